@@ -1,0 +1,37 @@
+// calibrate.h owns the recall curve: measuring it, and reading a setting from it. It must not know
+// how queries are run inside; it asks search.h.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "format.h"
+#include "parallel.h"
+#include "search.h"
+
+namespace annidx {
+
+// Queries to measure with.
+struct CalibrationQueries {
+  const std::byte* rows = nullptr;  // as Searcher takes them
+  std::size_t row_bytes = 0;
+  std::uint64_t count = 0;
+  std::vector<Slot> excluded;       // the queries' own slots; empty: none
+};
+
+// For each k, kCurvePointsPerK settings with the recall they reach, cheapest first. The settings are
+// chosen on one half of the queries, the recall is that of the other half.
+std::vector<format::CurvePoint> measure_curve(const SearchView& view,
+                                              const CalibrationQueries& queries,
+                                              const std::vector<std::uint32_t>& ks,
+                                              unsigned n_threads, Monitor* monitor);
+
+// The cheapest setting of the curve that reaches `recall` for k neighbours, with the margin of
+// tuning::kMissMargin; everything when none does.
+Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
+                           double recall, std::uint64_t items);
+// The setting that inspects `search_k` candidates and re-scores as the curve found best there.
+Setting setting_for_candidates(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
+                               std::uint64_t search_k, std::uint64_t items);
+
+}  // namespace annidx

@@ -1,0 +1,72 @@
+// format_detail.h owns what the sources of the room `format` share among themselves: places and
+// numbers in messages, checksums, the identity. No other room includes it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <type_traits>
+
+#include "format.h"
+
+namespace annidx::format::detail {
+
+constexpr std::uint64_t ceil_divide(std::uint64_t a, std::uint64_t b) noexcept {
+  return a / b + (a % b != 0 ? 1 : 0);
+}
+
+// Bytes of one sub-quantizer in a block of 32 points.
+inline constexpr std::uint64_t kBlockCodeBytes = 16;
+
+// Where the section table of so many entries ends.
+constexpr std::uint64_t table_end(std::uint64_t section_count) noexcept {
+  return sizeof(FileHeader) + section_count * sizeof(SectionEntry);
+}
+
+// Compares a number as stored, which may be none of the enum's values.
+template <class Enum>
+constexpr bool is(std::uint32_t stored, Enum value) noexcept {
+  return stored == static_cast<std::uint32_t>(value);
+}
+
+// ---- messages --------------------------------------------------------------------------
+
+std::string hex(const void* data, std::size_t bytes);  // "0a ff"
+std::string hex32(std::uint32_t value);                // "0x00000aff"
+
+template <class T>
+std::string shown(T value) {
+  if constexpr (std::is_floating_point_v<T>) {
+    char text[40];
+    std::snprintf(text, sizeof text, "%.9g", static_cast<double>(value));
+    return text;
+  } else {
+    return std::to_string(value);
+  }
+}
+
+std::string header_place(const char* field, std::size_t offset);
+std::string section_place(const SectionEntry& entry);
+
+// "<name> is damaged: <where>: expected ..., found ..."
+[[noreturn]] void damaged(const std::string& name, const std::string& where,
+                          const std::string& expected, const std::string& found);
+
+// ---- bytes -----------------------------------------------------------------------------
+
+// The entry of the first section of this kind, or nullptr.
+const SectionEntry* find_entry(const std::byte* image, Section kind) noexcept;
+
+// CRC-32C of [offset, offset + bytes) of the image, telling `progress` after each step.
+std::uint32_t checksum(const std::byte* image, std::uint64_t offset, std::uint64_t bytes,
+                       const Progress& progress);
+
+// The identity that the header should hold, from header fields, Params and the section table.
+void compute_identity(const std::byte* image, std::uint8_t (&out)[16]) noexcept;
+
+// The first byte that does not belong to valid UTF-8 (no surrogates, no overlong forms), or
+// `bytes`.
+std::uint64_t first_bad_utf8(const std::uint8_t* text, std::uint64_t bytes) noexcept;
+
+}  // namespace annidx::format::detail

@@ -1,0 +1,480 @@
+// search.cpp owns the path of a query; see search.h.
+#include "search.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "error.h"
+#include "tuning.h"
+
+namespace annidx {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+bool nearer(const Neighbour& a, const Neighbour& b) noexcept {
+  return a.key != b.key ? a.key < b.key : a.row < b.row;
+}
+
+bool is_eligible(const SlotSet* eligible, Slot slot) noexcept {
+  return !eligible || eligible->contains(slot);
+}
+
+Row checked_row(const SearchView& view, Slot slot) {
+  const Row row = view.slot_rows[slot];
+  if (row >= view.item_count) {
+    throw Error(ErrorCode::format, "the index is damaged: section 'slot_rows', entry " +
+                                       std::to_string(slot) + ": expected less than " +
+                                       std::to_string(view.item_count) + ", found " +
+                                       std::to_string(row));
+  }
+  return row;
+}
+
+Slot checked_slot(const SearchView& view, Row row) {
+  const Slot slot = view.row_slots[row];
+  if (slot >= view.item_count) {
+    throw Error(ErrorCode::format, "the index is damaged: section 'row_slots', entry " +
+                                       std::to_string(row) + ": expected less than " +
+                                       std::to_string(view.item_count) + ", found " +
+                                       std::to_string(slot));
+  }
+  return slot;
+}
+
+// Brings a query far outside the data to a size at which products stay finite: for such a query
+// only its direction orders the items.
+void tame(std::vector<float>* values) {
+  constexpr float kLargest = 1.0e12f;
+  const float largest = kernels().max_abs(values->data(), values->size());
+  if (largest <= kLargest) return;
+  const float factor = kLargest / largest;
+  for (float& value : *values) value *= factor;
+}
+
+}  // namespace
+
+// ---- the query in its forms ----------------------------------------------------------------
+
+void Searcher::prepare(const SearchView& view, const void* values) {
+  const std::uint32_t dim = view.scorer->dim();
+  row_units_.resize(dim);
+  is_zero_ = false;
+  if (view.transform.space == WorkSpace::bits) {
+    const auto* bits = static_cast<const std::uint8_t*>(values);
+    exact_ = view.scorer->prepare(nullptr, bits);
+    kernels().bits_to_f32(bits, row_units_.data(), dim);
+    return;
+  }
+  const auto* floats = static_cast<const float*>(values);
+  if (view.value_scale == 1.0f) {
+    exact_ = view.scorer->prepare(floats, nullptr);
+    std::memcpy(row_units_.data(), floats, sizeof(float) * dim);
+  } else {
+    for (std::uint32_t j = 0; j < dim; ++j) row_units_[j] = floats[j] / view.value_scale;
+    exact_ = view.scorer->prepare(row_units_.data(), nullptr);
+  }
+  is_zero_ = view.transform.space == WorkSpace::unit && exact_.square == 0.0;
+}
+
+void Searcher::prepare_routing(const SearchView& view) {
+  const std::uint32_t dim = view.scorer->dim();
+  work_.resize(dim);
+  if (view.transform.space == WorkSpace::scaled) {
+    // Scaled before centring, so that a huge query does not overflow.
+    tame(&row_units_);
+  }
+  view.transform.apply(row_units_.data(), work_.data());
+  tame(&work_);
+  routed_query_.set(work_.data(), dim, view.forest.dim4);
+}
+
+void Searcher::prepare_scan(const SearchView& view) {
+  const std::uint32_t dim = view.scorer->dim();
+  if (view.scan == Scan::codes) {
+    const bool multiplies = traits_of(view.scorer->metric()).multiplies_norm;
+    work_planes_.set(work_.data(), dim);
+    make_tables(view.codes, work_planes_, multiplies ? -1.0f : -2.0f, &table_scratch_, &tables_);
+    if (!view.planes_of_work) row_planes_.set(row_units_.data(), dim);
+  } else if (view.scan == Scan::byte_rows) {
+    bytes_.resize(dim);
+    const float inverse = 1.0f / view.byte_scale;
+    for (std::uint32_t j = 0; j < dim; ++j) {
+      const float byte = std::nearbyint((row_units_[j] - view.byte_offset) * inverse);
+      bytes_[j] = static_cast<std::uint8_t>(std::clamp(byte, 0.0f, 255.0f));
+    }
+  }
+}
+
+// ---- scanning --------------------------------------------------------------------------------
+
+std::size_t Searcher::scan_vectors(const SearchView& view, const LeafSpan& span, float threshold,
+                                   const std::uint64_t* eligible, Survivors out) {
+  std::size_t passed = 0;
+  for (std::uint32_t i = 0; i < span.count; ++i) {
+    const auto slot = static_cast<Slot>(span.first + i);
+    if (eligible && !(eligible[slot / 64] >> (slot % 64) & 1)) continue;
+    const auto score = static_cast<float>(
+        view.scorer->key(exact_, view.vectors + std::size_t{slot} * view.row_bytes));
+    if (!(score <= threshold)) continue;
+    out.scores[passed] = score;
+    out.slots[passed++] = slot;
+  }
+  return passed;
+}
+
+std::size_t Searcher::scan_leaf(const SearchView& view, const LeafSpan& span, float route_score,
+                                std::uint32_t entry, float threshold,
+                                const std::uint64_t* eligible, Survivors out) {
+  const auto first = static_cast<Slot>(span.first);
+  const std::uint32_t dim = view.scorer->dim();
+  switch (view.scan) {
+    case Scan::codes: {
+      const float leaf_score =
+          (route_score - view.leaf_biases[entry]) * view.leaf_scan_factors[entry] + tables_.base;
+      const CodesView& codes = view.codes;
+      const auto scan = traits_of(view.scorer->metric()).multiplies_norm
+                            ? kernels().scan_codes_multiplicative
+                            : kernels().scan_codes_additive;
+      return scan(codes.blocks + std::size_t{span.first_block} * codes.code_count * 16, span.count,
+                  codes.code_count, tables_.luts.data(), leaf_score, tables_.step,
+                  codes.scalars + first, threshold, first, eligible, out);
+    }
+    case Scan::byte_rows:
+      return kernels().scan_l1_u8(
+          static_cast<const std::uint8_t*>(static_cast<const void*>(view.byte_rows)) +
+              std::size_t{first} * dim,
+          span.count, dim, view.byte_rows_signed ? 0x80 : 0, bytes_.data(), view.byte_scale,
+          threshold, first, eligible, out);
+    case Scan::bits:
+      return kernels().scan_hamming(
+          static_cast<const std::uint8_t*>(static_cast<const void*>(view.vectors)) +
+              std::size_t{first} * view.row_bytes,
+          span.count, view.row_bytes, exact_.bits, threshold, first, eligible, out);
+    case Scan::vectors: return scan_vectors(view, span, threshold, eligible, out);
+  }
+  return 0;
+}
+
+// Cuts the survivors to the best `keep`. Scores that are final order ties by row, as results do;
+// approximate ones by slot, which is the order of rows among equal vectors.
+void Searcher::keep_best(const SearchView& view, std::uint64_t keep) {
+  if (survivors_ <= keep) return;
+  const bool by_row = view.scan == Scan::bits || view.scan == Scan::vectors;
+  keys_.resize(survivors_);
+  for (std::size_t i = 0; i < survivors_; ++i) {
+    const std::uint32_t tie = by_row ? checked_row(view, slots_[i]) : slots_[i];
+    keys_[i] = std::uint64_t{ordered_key(scores_[i])} << 32 | tie;
+  }
+  std::nth_element(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(keep) - 1,
+                   keys_.end());
+  for (std::size_t i = 0; i < keep; ++i) {
+    const auto tie = static_cast<std::uint32_t>(keys_[i]);
+    slots_[i] = by_row ? checked_slot(view, tie) : tie;
+    const auto key = static_cast<std::uint32_t>(keys_[i] >> 32);
+    const std::uint32_t bits = (key & 0x80000000u) ? key & 0x7FFFFFFFu : ~key;
+    std::memcpy(&scores_[i], &bits, sizeof(float));
+  }
+  survivors_ = keep;
+}
+
+void Searcher::scan_leaves(const SearchView& view, const Request& request, std::uint64_t keep) {
+  survivors_ = 0;
+  float threshold = kInfinity;
+  const std::uint64_t* eligible = request.eligible ? request.eligible->words() : nullptr;
+  const std::uint64_t full = keep * 2 + 64;
+  const CodesView& codes = view.codes;
+  for (std::size_t i = 0; i < leaves_.size(); ++i) {
+    if (leaves_[i].tree != 0) continue;
+    const LeafSpan span = checked_leaf(view.forest, leaves_[i].entry, true);
+    if (view.scan == Scan::codes && i + 1 < leaves_.size() && leaves_[i + 1].tree == 0) {
+      const LeafSpan next = checked_leaf(view.forest, leaves_[i + 1].entry, true);
+      const std::size_t block_bytes = std::size_t{codes.code_count} * 16;
+      prefetch_l2(codes.blocks + next.first_block * block_bytes,
+                  (next.count + kBlockPoints - 1) / kBlockPoints * block_bytes);
+      prefetch_l2(codes.scalars + next.first, next.count * sizeof(float));
+    }
+    const std::size_t room = survivors_ + span.count + 2 * kBlockPoints;
+    if (scores_.size() < room) {
+      scores_.resize(room * 2);
+      slots_.resize(room * 2);
+    }
+    survivors_ += scan_leaf(view, span, leaves_[i].score, leaves_[i].entry, threshold, eligible,
+                            {scores_.data() + survivors_, slots_.data() + survivors_});
+    if (survivors_ >= full) {
+      keep_best(view, keep);
+      threshold = *std::max_element(scores_.begin(),
+                                    scores_.begin() + static_cast<std::ptrdiff_t>(keep));
+    }
+  }
+  keep_best(view, keep);
+  if (request.excluded != kNoRow) {
+    for (std::size_t i = 0; i < survivors_; ++i) {
+      if (slots_[i] != request.excluded) continue;
+      --survivors_;
+      std::swap(slots_[i], slots_[survivors_]);
+      std::swap(scores_[i], scores_[survivors_]);
+      break;
+    }
+  }
+}
+
+// Points of further trees' leaves that the first tree's leaves did not hold join the survivors;
+// they have no score of a scan, so all of them are re-scored.
+void Searcher::add_further_trees(const SearchView& view, const Request& request) {
+  seen_.assign(view.item_count / 64 + 1, 0);
+  const auto meet = [&](Slot slot) {
+    const std::uint64_t bit = std::uint64_t{1} << (slot % 64);
+    const bool is_new = !(seen_[slot / 64] & bit);
+    seen_[slot / 64] |= bit;
+    return is_new;
+  };
+  for (const RoutedLeaf& leaf : leaves_) {
+    if (leaf.tree != 0) continue;
+    const LeafSpan span = checked_leaf(view.forest, leaf.entry, true);
+    for (std::uint32_t i = 0; i < span.count; ++i) meet(static_cast<Slot>(span.first + i));
+  }
+  scores_.resize(survivors_);
+  slots_.resize(survivors_);
+  for (const RoutedLeaf& leaf : leaves_) {
+    if (leaf.tree == 0) continue;
+    const LeafSpan span = checked_leaf(view.forest, leaf.entry, false);
+    for (std::uint32_t i = 0; i < span.count; ++i) {
+      const Slot slot = view.forest.tree_slots[span.first + i];
+      if (slot >= view.item_count) {
+        throw Error(ErrorCode::format, "the index is damaged: section 'tree_slots', entry " +
+                                           std::to_string(span.first + i) +
+                                           ": expected less than " +
+                                           std::to_string(view.item_count) + ", found " +
+                                           std::to_string(slot));
+      }
+      if (!meet(slot) || slot == request.excluded || !is_eligible(request.eligible, slot)) continue;
+      slots_.push_back(slot);
+      scores_.push_back(0.0f);
+    }
+  }
+  survivors_ = slots_.size();
+}
+
+// ---- re-scoring ------------------------------------------------------------------------------
+
+// Byte rows order the survivors; the best `keep` stay, in order when all are kept.
+void Searcher::rerank(const SearchView& view, std::uint64_t keep) {
+  rerank_keys_.resize(survivors_);
+  const std::uint32_t dim = view.scorer->dim();
+  const QueryPlanes& planes = view.planes_of_work ? work_planes_.planes : row_planes_.planes;
+  const void* rows = view.byte_rows;
+  if (view.byte_rows_signed) {
+    kernels().rerank_i8(static_cast<const std::int8_t*>(rows), dim, dim, planes, view.row_scalars,
+                        slots_.data(), survivors_, rerank_keys_.data());
+  } else {
+    kernels().rerank_u8(static_cast<const std::uint8_t*>(rows), dim, dim, planes, view.row_scalars,
+                        slots_.data(), survivors_, rerank_keys_.data());
+  }
+  if (survivors_ <= keep) return;
+  keys_.resize(survivors_);
+  for (std::size_t i = 0; i < survivors_; ++i) {
+    keys_[i] = std::uint64_t{ordered_key(rerank_keys_[i])} << 32 | slots_[i];
+  }
+  std::nth_element(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(keep) - 1,
+                   keys_.end());
+  for (std::size_t i = 0; i < keep; ++i) slots_[i] = static_cast<Slot>(keys_[i]);
+  survivors_ = keep;
+}
+
+void Searcher::score_exactly(const SearchView& view, const Request& request) {
+  for (std::size_t i = 0; i < survivors_; ++i) {
+    prefetch_l2(view.vectors + std::size_t{slots_[i]} * view.row_bytes, view.row_bytes);
+  }
+  found_.clear();
+  for (std::size_t i = 0; i < survivors_; ++i) {
+    const Slot slot = slots_[i];
+    const double key = view.scorer->key(exact_, view.vectors + std::size_t{slot} * view.row_bytes);
+    found_.push_back({key, checked_row(view, slot), slot});
+  }
+  finish_collection(request.k);
+}
+
+void Searcher::approximate(const SearchView& view, const Request& request) {
+  route(view.forest, routed_query_, request.setting.candidates, request.eligible, &route_scratch_,
+        &leaves_);
+  const std::uint64_t spare = request.excluded == kNoRow ? 0 : 1;
+  const std::uint64_t exact = std::max(request.setting.exact, request.k) + spare;
+  const std::uint64_t keep =
+      view.scan == Scan::codes ? std::max(request.setting.rerank + spare, exact) : exact;
+  scan_leaves(view, request, keep);
+  if (view.forest.trees.size() > 1) add_further_trees(view, request);
+  if (view.scan == Scan::codes) rerank(view, exact);
+  score_exactly(view, request);
+}
+
+// ---- exact scans -----------------------------------------------------------------------------
+
+void Searcher::collect(const SearchView& view, const Request& request, Slot slot) {
+  if (slot == request.excluded || !is_eligible(request.eligible, slot)) return;
+  const double key = view.scorer->key(exact_, view.vectors + std::size_t{slot} * view.row_bytes);
+  if (key > collect_bound_) return;
+  found_.push_back({key, checked_row(view, slot), slot});
+  if (found_.size() >= request.k * 2 + 1024) {
+    std::nth_element(found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(request.k) - 1,
+                     found_.end(), nearer);
+    found_.resize(request.k);
+    collect_bound_ = found_.back().key;
+  }
+}
+
+void Searcher::collect_range(const SearchView& view, const Request& request, std::uint64_t first,
+                             std::uint64_t count) {
+  for (std::uint64_t i = 0; i < count; ++i) collect(view, request, static_cast<Slot>(first + i));
+}
+
+void Searcher::finish_collection(std::uint64_t k) {
+  const std::size_t keep = std::min<std::size_t>(found_.size(), k);
+  std::partial_sort(found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(keep),
+                    found_.end(), nearer);
+  found_.resize(keep);
+}
+
+void Searcher::scan_exactly(const SearchView& view, const Request& request) {
+  found_.clear();
+  collect_bound_ = std::numeric_limits<double>::infinity();
+  if (request.eligible && request.eligible->count() < view.item_count / 16) {
+    for (Slot slot : request.eligible->to_slots()) collect(view, request, slot);
+  } else {
+    collect_range(view, request, 0, view.item_count);
+  }
+  finish_collection(request.k);
+}
+
+// Fewer than k lie within the radius as far as the search saw: every leaf that could hold another is
+// scanned exactly. A leaf's points are within leaf_radii of its centre in the working space, where
+// euclidean distance is at most the metric's.
+void Searcher::complete_radius(const SearchView& view, const Request& request) {
+  if (traits_of(view.scorer->metric()).multiplies_norm) {
+    scan_exactly(view, request);
+    return;
+  }
+  double reach = request.radius;
+  switch (view.scorer->metric()) {
+    case Metric::cosine: reach = std::sqrt(2.0 * std::max(0.0, reach)); break;
+    case Metric::hamming: reach = std::sqrt(std::max(0.0, reach)); break;
+    case Metric::euclidean:
+    case Metric::manhattan: reach = reach / view.value_scale * view.transform.work_scale; break;
+    default: break;
+  }
+  const std::uint32_t dim = view.scorer->dim();
+  const ForestView& forest = view.forest;
+  const TreeView& tree = forest.trees[0];
+  const double query_square = kernels().dot_square_f32(work_.data(), work_.data(), dim).square;
+  found_.clear();
+  collect_bound_ = std::numeric_limits<double>::infinity();
+  for (std::uint32_t i = 0; i < tree.leaf_entry_count; ++i) {
+    const std::uint32_t entry = tree.first_leaf_entry + i;
+    const LeafSpan span = checked_leaf(forest, entry, true);
+    if (span.count == 0) continue;
+    // The centre as stored; `mults` of an additive score is twice its scale.
+    const float scale = 0.5f * forest.leaves.mults[entry];
+    const std::uint8_t* block =
+        forest.leaves.centres + std::size_t{entry / 16} * 16 * forest.dim4;
+    double dot = 0.0, square = 0.0;
+    for (std::uint32_t j = 0; j < dim; ++j) {
+      const double value = scale * (block[(j / 4) * 64 + entry % 16 * 4 + j % 4] - 128.0);
+      dot += value * work_[j];
+      square += value * value;
+    }
+    const double apart = std::sqrt(std::max(0.0, query_square - 2.0 * dot + square));
+    constexpr double kSlack = 1e-4;  // float arithmetic of the radii and of the query's transform
+    if (apart * (1.0 - kSlack) - view.leaf_radii[entry] > reach * (1.0 + kSlack)) continue;
+    collect_range(view, request, span.first, span.count);
+  }
+  finish_collection(request.k);
+}
+
+// ---- the whole -------------------------------------------------------------------------------
+
+const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* values,
+                                            const Request& request) {
+  prepare(view, values);
+  std::uint64_t eligible = request.eligible ? request.eligible->count() : view.item_count;
+  if (request.excluded != kNoRow && is_eligible(request.eligible, request.excluded) &&
+      eligible > 0) {
+    --eligible;
+  }
+  const std::uint64_t wanted = std::min(request.k, eligible);
+  // Few eligible items, or a query without a direction: an exact scan is cheaper, or the only truth.
+  const bool few = request.eligible && eligible <= tuning::kExactScanItems;
+  if (request.exact || is_zero_ || few) {
+    scan_exactly(view, request);
+  } else {
+    prepare_routing(view);
+    prepare_scan(view);
+    Request attempt = request;
+    attempt.k = wanted;
+    for (;;) {
+      approximate(view, attempt);
+      if (found_.size() >= wanted || attempt.setting.candidates >= view.item_count) break;
+      attempt.setting.candidates =
+          std::max(attempt.setting.candidates, request.k) * tuning::kWidening;
+    }
+    if (found_.size() < wanted) scan_exactly(view, attempt);
+  }
+  if (request.has_radius) {
+    const auto outside = [&](const Neighbour& n) {
+      return !view.scorer->within(view.scorer->distance(n.key), request.radius);
+    };
+    const auto cut = [&] {
+      found_.erase(std::remove_if(found_.begin(), found_.end(), outside), found_.end());
+    };
+    cut();
+    if (found_.size() < wanted && !(request.exact || is_zero_ || few)) {
+      complete_radius(view, request);
+      cut();
+    }
+  }
+  return found_;
+}
+
+const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, const void* values,
+                                                    std::uint64_t candidates, std::uint64_t depth,
+                                                    Slot excluded) {
+  prepare(view, values);
+  prepare_routing(view);
+  prepare_scan(view);
+  Request request;
+  request.setting = {candidates, depth, depth};
+  request.k = depth;
+  request.excluded = excluded;
+  route(view.forest, routed_query_, candidates, nullptr, &route_scratch_, &leaves_);
+  scan_leaves(view, request, depth);
+  const std::size_t scanned = survivors_;
+  if (view.forest.trees.size() > 1) add_further_trees(view, request);
+
+  traced_.assign(survivors_, {0.0, 0, 0});
+  keys_.resize(survivors_);
+  const auto rank_by = [&](const std::vector<float>& scores, std::size_t n, auto assign) {
+    keys_.resize(n);
+    for (std::size_t i = 0; i < n; ++i) {
+      keys_[i] = std::uint64_t{ordered_key(scores[i])} << 32 | i;
+    }
+    std::sort(keys_.begin(), keys_.end());
+    for (std::size_t rank = 0; rank < n; ++rank) {
+      assign(traced_[static_cast<std::uint32_t>(keys_[rank])], static_cast<std::uint32_t>(rank));
+    }
+  };
+  rank_by(scores_, scanned,
+          [](TracedCandidate& c, std::uint32_t rank) { c.scan_rank = c.rerank_rank = rank; });
+  if (view.scan == Scan::codes) {
+    rerank(view, survivors_);
+    rank_by(rerank_keys_, survivors_,
+            [](TracedCandidate& c, std::uint32_t rank) { c.rerank_rank = rank; });
+  }
+  for (std::size_t i = 0; i < survivors_; ++i) {
+    traced_[i].key = view.scorer->key(exact_, view.vectors + std::size_t{slots_[i]} * view.row_bytes);
+  }
+  return traced_;
+}
+
+}  // namespace annidx

@@ -1,0 +1,99 @@
+// tuning.h owns every numeric default of the core: unit, effect and source. "Measured" means the
+// benchmark of docs/performance.md. It must not include anything of annidx.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace annidx::tuning {
+
+// ---- partition ---------------------------------------------------------------------------
+
+// Points a leaf aims at. Smaller leaves give finer routing and more centres to score; larger ones
+// longer contiguous reads. Measured on SIFT 500k and text 50k; larger from a million points on.
+inline constexpr std::uint32_t kLeafPoints = 256;
+inline constexpr std::uint32_t kLargeLeafPoints = 1024;
+inline constexpr std::uint64_t kLargeLeafItems = 4'000'000;
+// A leaf with more points than this many times its aim is cut in row order (duplicates).
+inline constexpr std::uint32_t kOverfullFactor = 4;
+// Points of a node that its 2-means looks at, and its rounds: more changes nothing measurable.
+inline constexpr std::uint32_t kSplitSample = 1024;
+inline constexpr std::uint32_t kSplitRounds = 12;
+// A split that leaves less than this share on one side is replaced by one at the median.
+inline constexpr double kMinSplitShare = 1.0 / 32;
+// Points the tree is trained on: this many a leaf, at least the floor; all when there are fewer.
+inline constexpr std::uint64_t kTreeSamplePerLeaf = 48;
+inline constexpr std::uint64_t kTreeSampleFloor = 65'536;
+// Lloyd passes over the leaf centres, each comparing a point with the centres nearest to its own.
+inline constexpr std::uint32_t kLloydPasses = 3;
+inline constexpr std::uint32_t kLloydNeighbours = 128;
+// Norm bands of the dot metric (equal counts): routing orders leaves of like norms. Measured.
+inline constexpr std::uint32_t kNormBands = 8;
+
+// ---- routing -----------------------------------------------------------------------------
+
+// Leaves are ordered by squared distance to the centre plus this times the mean squared radius.
+inline constexpr float kRadiusWeight = 0.3f;
+// Up to this many leaves all centres are scored; above, groups of centres come first.
+inline constexpr std::uint32_t kFlatLeaves = 6'144;
+inline constexpr std::uint32_t kGroupLeaves = 32;
+// Groups opened by a query at the least, and one for so many leaves it will visit.
+inline constexpr std::uint32_t kMinGroups = 96;
+inline constexpr std::uint32_t kLeavesPerOpenedGroup = 4;
+
+// ---- codes -------------------------------------------------------------------------------
+
+// At or below this dimension, or with fewer items, vectors are scanned as they are.
+inline constexpr std::uint32_t kPlainScanDim = 16;
+inline constexpr std::uint64_t kPlainScanItems = 2'048;
+// Dimensions a 4-bit code covers up to kFineCodes codes; above, kCoarseDims. At most kMaxCodes.
+inline constexpr std::uint32_t kFineDims = 4;
+inline constexpr std::uint32_t kFineCodes = 64;
+inline constexpr std::uint32_t kCoarseDims = 8;
+inline constexpr std::uint32_t kMaxCodes = 256;
+inline constexpr std::uint32_t kMaxDimsPerCode = 64;
+// Share of the coding error's square that code scalars restore (beta). Source: prototypes measured
+// 0.4 best on text, 0 on SIFT.
+inline constexpr float kResidualWeight = 0.2f;
+// Residuals that rotation and codebooks are trained on.
+inline constexpr std::uint32_t kCodeSample = 20'480;
+inline constexpr std::uint32_t kCodebookRounds = 12;
+// The rotation acts on blocks of at most this many dimensions (cost of a query: dim * block).
+inline constexpr std::uint32_t kRotationBlock = 512;
+inline constexpr std::uint32_t kRotationRounds = 10;
+
+// ---- calibration -------------------------------------------------------------------------
+
+// Rows held out of training and asked as queries.
+inline constexpr std::uint64_t kHeldOutRows = 1'024;
+inline constexpr std::uint32_t kHeldOutShare = 8;  // at most one row in so many
+// The curve is read as if misses were this much more frequent: held-out rows of the data are
+// easier than queries of another origin. Source: text queries fell 2 points short without it.
+inline constexpr double kMissMargin = 0.7;
+inline constexpr std::uint32_t kCurvePointsPerK = 24;
+inline constexpr std::uint32_t kCurveKs[] = {1, 10, 100};
+// Settings tried: candidates grow by this factor from one leaf to all.
+inline constexpr double kCandidateGrowth = 1.35;
+// Depth of the re-ranking that calibration looks at.
+inline constexpr std::uint32_t kTraceDepth = 4'096;
+// Items up to which calibration's truth is brute force (times dimension).
+inline constexpr std::uint64_t kExactTruthValues = 12'000'000;
+
+// Cost of a query in points scanned, to choose the cheapest setting. Measured at 128 and 384
+// dimensions; bytes are those of a byte row.
+inline constexpr double kScanCostPerCode = 1.0 / 32;      // a point and code
+inline constexpr double kRerankCostPerByte = 0.12;        // a row byte, and
+inline constexpr double kRerankCostFixed = 12;            // a row
+inline constexpr double kExactCostPerDim = 0.35;          // a dimension, and
+inline constexpr double kExactCostFixed = 60;             // a row
+
+// ---- queries -----------------------------------------------------------------------------
+
+// At most so many eligible items are scanned exactly instead of searched.
+inline constexpr std::uint64_t kExactScanItems = 1'024;
+// Each time a query must widen, it inspects this many times more candidates.
+inline constexpr std::uint64_t kWidening = 4;
+// Queries a thread takes at a time in a batch.
+inline constexpr std::uint64_t kBatchGrain = 16;
+
+}  // namespace annidx::tuning
