@@ -11,8 +11,8 @@ namespace annidx {
 namespace {
 
 // Depths of re-ranking that are tried.
-constexpr std::uint32_t kReranks[] = {16,  24,  32,  48,  64,   96,   128,  192, 256,
-                                      384, 512, 768, 1024, 1536, 2048, 3072, 4096};
+constexpr std::uint32_t kReranks[] = {16,  24,  32,  48,  64,  96,  128, 192,
+                                      256, 384, 512, 768, 1024, 1536, 2048};
 constexpr std::size_t kRerankCount = sizeof(kReranks) / sizeof(kReranks[0]);
 constexpr std::size_t kExactCount = 5;
 static_assert(kReranks[kRerankCount - 1] == tuning::kTraceDepth);

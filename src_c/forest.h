@@ -118,7 +118,7 @@ struct RouteScratch {
   std::vector<float> scores;
   std::vector<float> picked_scores;
   std::vector<Slot> picked_entries;
-  std::vector<std::uint64_t> keys;
+  std::vector<float> sample;
   std::vector<std::uint64_t> opened_groups;  // packed (score, entry), best first
   std::vector<std::uint64_t> best_leaves;
   std::vector<RoutedLeaf> merged;
@@ -134,5 +134,9 @@ LeafSpan checked_leaf(const ForestView& forest, std::uint32_t entry, bool first_
 
 // A total order of floats as integers (NaN last): smaller float, smaller key.
 std::uint32_t ordered_key(float value) noexcept;
+float float_of_key(std::uint32_t key) noexcept;
+// A bound that at least `keep` of the scores (none NaN, n > 0) do not exceed, and few more than that.
+// Depends on the scores only, not on their order.
+float near_bound(const float* scores, std::size_t n, std::size_t keep) noexcept;
 
 }  // namespace annidx

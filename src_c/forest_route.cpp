@@ -17,13 +17,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-float float_of_key(std::uint32_t key) noexcept {
-  const std::uint32_t bits = (key & 0x80000000u) ? key & 0x7FFFFFFFu : ~key;
-  float value;
-  std::memcpy(&value, &bits, sizeof(value));
-  return value;
-}
-
 std::uint64_t pack(float score, std::uint32_t entry) noexcept {
   return std::uint64_t{ordered_key(score)} << 32 | entry;
 }
@@ -38,14 +31,15 @@ void score_centres(const CentreTable& table, std::uint32_t dim4, std::uint32_t f
 
 // A bound that about twice `wanted` of n scores do not exceed, guessed from a sample of them.
 float sampled_bound(const float* scores, std::size_t n, std::size_t wanted,
-                    std::vector<std::uint64_t>* keys) {
+                    std::vector<float>* sample) {
   constexpr std::size_t kStep = kPanelWidth + 1;  // visits every lane of the centre blocks
   if (wanted * 2 >= n || n < 32 * kStep) return kInfinity;
-  keys->clear();
-  for (std::size_t i = 0; i < n; i += kStep) keys->push_back(ordered_key(scores[i]));
-  const std::size_t place = std::min(keys->size() - 1, wanted * 2 / kStep + 4);
-  std::nth_element(keys->begin(), keys->begin() + place, keys->end());
-  return float_of_key(static_cast<std::uint32_t>((*keys)[place]));
+  sample->clear();
+  for (std::size_t i = 0; i < n; i += kStep) {
+    if (scores[i] < kInfinity) sample->push_back(scores[i]);
+  }
+  return sample->empty() ? kInfinity
+                         : near_bound(sample->data(), sample->size(), wanted * 2 / kStep + 4);
 }
 
 // The best `wanted` (or all) of the entries base .. base + n, as packed keys, best first.
@@ -54,14 +48,15 @@ void best_entries(const float* scores, std::size_t n, std::uint32_t base, std::s
   scratch->picked_scores.resize(n + kPanelWidth);
   scratch->picked_entries.resize(n + kPanelWidth);
   const Survivors picked{scratch->picked_scores.data(), scratch->picked_entries.data()};
-  const float bound = sampled_bound(scores, n, wanted, &scratch->keys);
+  const float bound = sampled_bound(scores, n, wanted, &scratch->sample);
   std::size_t count = kernels().select_at_most(scores, n, bound, base, picked);
   if (count < wanted && bound != kInfinity) {
     count = kernels().select_at_most(scores, n, kInfinity, base, picked);
   }
+  const float tighter = count > wanted ? near_bound(picked.scores, count, wanted) : kInfinity;
   best->clear();
   for (std::size_t i = 0; i < count; ++i) {
-    best->push_back(pack(picked.scores[i], picked.slots[i]));
+    if (picked.scores[i] <= tighter) best->push_back(pack(picked.scores[i], picked.slots[i]));
   }
   if (best->size() > wanted) {
     std::nth_element(best->begin(), best->begin() + wanted, best->end());
@@ -148,11 +143,45 @@ std::uint64_t eligible_points(const ForestView& forest, const LeafSpan& span, bo
 
 }  // namespace
 
+// The upper edge of a bin of a histogram between the least and the largest score.
+float near_bound(const float* scores, std::size_t n, std::size_t keep) noexcept {
+  constexpr std::size_t kBins = 512;
+  float low = kInfinity, high = -kInfinity;
+  for (std::size_t i = 0; i < n; ++i) {
+    low = scores[i] < low ? scores[i] : low;
+    high = scores[i] > high ? scores[i] : high;
+  }
+  const float factor = static_cast<float>(kBins - 1) / (high - low);
+  if (!(factor > 0.0f) || !(factor < kInfinity)) return high;
+  std::uint16_t counts[kBins] = {};
+  constexpr std::size_t kMost = 65'535;  // of a bin
+  for (std::size_t i = 0; i < std::min(n, kMost); ++i) {
+    ++counts[static_cast<std::size_t>((scores[i] - low) * factor)];
+  }
+  std::size_t bin = 0;
+  for (std::size_t below = counts[0]; below < keep && bin + 1 < kBins; below += counts[++bin]) {
+  }
+  // The largest score of the bin: rounding of the edges cannot lose a score that was counted.
+  float bound = low;
+  for (std::size_t i = 0; i < n; ++i) {
+    const bool counted = static_cast<std::size_t>((scores[i] - low) * factor) <= bin;
+    bound = counted && scores[i] > bound ? scores[i] : bound;
+  }
+  return bound;
+}
+
 std::uint32_t ordered_key(float value) noexcept {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof(bits));
   if (value != value) return 0xFFFFFFFFu;
   return (bits & 0x80000000u) ? ~bits : bits | 0x80000000u;
+}
+
+float float_of_key(std::uint32_t key) noexcept {
+  const std::uint32_t bits = (key & 0x80000000u) ? key & 0x7FFFFFFFu : ~key;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
 }
 
 float quantize_centre(const float* centre, std::uint32_t dim, std::uint8_t* bytes) noexcept {

@@ -89,7 +89,6 @@ const SectionEntry* table_of(const std::byte* image) noexcept {
   throw Error(ErrorCode::format, name + " was written " + what + "; upgrade annidx");
 }
 
-// The place of one section's table entry, and of the section's content.
 std::string entry_place(std::uint32_t index, std::uint32_t kind) {
   return "table entry " + shown(index) + " (section '" + section_name(static_cast<Section>(kind)) +
          "', kind " + shown(kind) + ") at offset " + shown(table_end(index));
@@ -617,7 +616,6 @@ const SectionEntry* find_entry(const std::byte* image, Section kind) noexcept {
   return nullptr;
 }
 
-// CRC-32C in steps, telling `progress` after each.
 std::uint32_t checksum(const std::byte* image, std::uint64_t offset, std::uint64_t bytes,
                        const Progress& progress) {
   std::uint32_t crc = 0;

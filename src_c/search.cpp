@@ -159,33 +159,48 @@ std::size_t Searcher::scan_leaf(const SearchView& view, const LeafSpan& span, fl
   return 0;
 }
 
-// Cuts the survivors to the best `keep`. Scores that are final order ties by row, as results do;
-// approximate ones by slot, which is the order of rows among equal vectors.
-void Searcher::keep_best(const SearchView& view, std::uint64_t keep) {
-  if (survivors_ <= keep) return;
-  const bool by_row = view.scan == Scan::bits || view.scan == Scan::vectors;
+// Keeps the survivors that do not exceed a bound near the keep-th best score, and returns it.
+float Searcher::keep_near_best(std::uint64_t keep) {
+  const float bound = near_bound(scores_.data(), survivors_, keep);
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < survivors_; ++i) {
+    const float score = scores_[i];
+    scores_[kept] = score;
+    slots_[kept] = slots_[i];
+    kept += score <= bound;
+  }
+  survivors_ = kept;
+  return bound;
+}
+
+// Cuts the survivors to exactly the best `keep`, ties by row, as results are ordered, and returns the
+// worst score kept.
+float Searcher::keep_best_by_row(const SearchView& view, std::uint64_t keep) {
   keys_.resize(survivors_);
   for (std::size_t i = 0; i < survivors_; ++i) {
-    const std::uint32_t tie = by_row ? checked_row(view, slots_[i]) : slots_[i];
-    keys_[i] = std::uint64_t{ordered_key(scores_[i])} << 32 | tie;
+    keys_[i] = std::uint64_t{ordered_key(scores_[i])} << 32 | checked_row(view, slots_[i]);
   }
-  std::nth_element(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(keep) - 1,
-                   keys_.end());
+  const auto last = keys_.begin() + static_cast<std::ptrdiff_t>(keep) - 1;
+  std::nth_element(keys_.begin(), last, keys_.end());
   for (std::size_t i = 0; i < keep; ++i) {
-    const auto tie = static_cast<std::uint32_t>(keys_[i]);
-    slots_[i] = by_row ? checked_slot(view, tie) : tie;
-    const auto key = static_cast<std::uint32_t>(keys_[i] >> 32);
-    const std::uint32_t bits = (key & 0x80000000u) ? key & 0x7FFFFFFFu : ~key;
-    std::memcpy(&scores_[i], &bits, sizeof(float));
+    slots_[i] = checked_slot(view, static_cast<std::uint32_t>(keys_[i]));
+    scores_[i] = float_of_key(static_cast<std::uint32_t>(keys_[i] >> 32));
   }
   survivors_ = keep;
+  return float_of_key(static_cast<std::uint32_t>(*last >> 32));
+}
+
+float Searcher::keep_best(const SearchView& view, std::uint64_t keep) {
+  // A scan whose scores are exact decides ties; an approximate one has nothing to decide.
+  const bool is_exact = view.scan == Scan::bits || view.scan == Scan::vectors;
+  return is_exact ? keep_best_by_row(view, keep) : keep_near_best(keep);
 }
 
 void Searcher::scan_leaves(const SearchView& view, const Request& request, std::uint64_t keep) {
   survivors_ = 0;
   float threshold = kInfinity;
   const std::uint64_t* eligible = request.eligible ? request.eligible->words() : nullptr;
-  const std::uint64_t full = keep * 2 + 64;
+  const std::uint64_t full = keep * 2 + 64;  // survivors that are worth cutting
   const CodesView& codes = view.codes;
   for (std::size_t i = 0; i < leaves_.size(); ++i) {
     if (leaves_[i].tree != 0) continue;
@@ -204,13 +219,9 @@ void Searcher::scan_leaves(const SearchView& view, const Request& request, std::
     }
     survivors_ += scan_leaf(view, span, leaves_[i].score, leaves_[i].entry, threshold, eligible,
                             {scores_.data() + survivors_, slots_.data() + survivors_});
-    if (survivors_ >= full) {
-      keep_best(view, keep);
-      threshold = *std::max_element(scores_.begin(),
-                                    scores_.begin() + static_cast<std::ptrdiff_t>(keep));
-    }
+    if (survivors_ >= full) threshold = keep_best(view, keep);
   }
-  keep_best(view, keep);
+  if (survivors_ > keep) keep_best(view, keep);
   if (request.excluded != kNoRow) {
     for (std::size_t i = 0; i < survivors_; ++i) {
       if (slots_[i] != request.excluded) continue;
@@ -261,7 +272,7 @@ void Searcher::add_further_trees(const SearchView& view, const Request& request)
 
 // ---- re-scoring ------------------------------------------------------------------------------
 
-// Byte rows order the survivors; the best `keep` stay, in order when all are kept.
+// Byte rows order the survivors; the best `keep`, and few more, stay.
 void Searcher::rerank(const SearchView& view, std::uint64_t keep) {
   rerank_keys_.resize(survivors_);
   const std::uint32_t dim = view.scorer->dim();
@@ -275,14 +286,13 @@ void Searcher::rerank(const SearchView& view, std::uint64_t keep) {
                         slots_.data(), survivors_, rerank_keys_.data());
   }
   if (survivors_ <= keep) return;
-  keys_.resize(survivors_);
+  const float bound = near_bound(rerank_keys_.data(), survivors_, keep);
+  std::size_t kept = 0;
   for (std::size_t i = 0; i < survivors_; ++i) {
-    keys_[i] = std::uint64_t{ordered_key(rerank_keys_[i])} << 32 | slots_[i];
+    slots_[kept] = slots_[i];
+    kept += rerank_keys_[i] <= bound;
   }
-  std::nth_element(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(keep) - 1,
-                   keys_.end());
-  for (std::size_t i = 0; i < keep; ++i) slots_[i] = static_cast<Slot>(keys_[i]);
-  survivors_ = keep;
+  survivors_ = kept;
 }
 
 void Searcher::score_exactly(const SearchView& view, const Request& request) {
@@ -452,8 +462,7 @@ const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, cons
   const std::size_t scanned = survivors_;
   if (view.forest.trees.size() > 1) add_further_trees(view, request);
 
-  traced_.assign(survivors_, {0.0, 0, 0});
-  keys_.resize(survivors_);
+  traced_.assign(survivors_, {std::numeric_limits<double>::infinity(), 0, 0});
   const auto rank_by = [&](const std::vector<float>& scores, std::size_t n, auto assign) {
     keys_.resize(n);
     for (std::size_t i = 0; i < n; ++i) {
@@ -466,12 +475,15 @@ const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, cons
   };
   rank_by(scores_, scanned,
           [](TracedCandidate& c, std::uint32_t rank) { c.scan_rank = c.rerank_rank = rank; });
+  std::uint32_t scored = std::numeric_limits<std::uint32_t>::max();
   if (view.scan == Scan::codes) {
     rerank(view, survivors_);
     rank_by(rerank_keys_, survivors_,
             [](TracedCandidate& c, std::uint32_t rank) { c.rerank_rank = rank; });
+    scored = tuning::kTraceExact;
   }
   for (std::size_t i = 0; i < survivors_; ++i) {
+    if (traced_[i].rerank_rank >= scored) continue;
     traced_[i].key = view.scorer->key(exact_, view.vectors + std::size_t{slots_[i]} * view.row_bytes);
   }
   return traced_;

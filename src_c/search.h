@@ -78,7 +78,7 @@ struct Request {
 
 // A candidate as calibration sees it.
 struct TracedCandidate {
-  double key;                 // exact
+  double key;                 // exact; infinite beyond tuning::kTraceExact by rerank_rank
   std::uint32_t scan_rank;
   std::uint32_t rerank_rank;  // among the traced ones
 };
@@ -106,7 +106,9 @@ class Searcher {
                         Survivors out);
   std::size_t scan_vectors(const SearchView& view, const LeafSpan& span, float threshold,
                            const std::uint64_t* eligible, Survivors out);
-  void keep_best(const SearchView& view, std::uint64_t keep);
+  float keep_best(const SearchView& view, std::uint64_t keep);
+  float keep_best_by_row(const SearchView& view, std::uint64_t keep);
+  float keep_near_best(std::uint64_t keep);
   void add_further_trees(const SearchView& view, const Request& request);
   void rerank(const SearchView& view, std::uint64_t keep);
   void score_exactly(const SearchView& view, const Request& request);

@@ -103,20 +103,31 @@ inline F32x16 min_of_numbers(F32x16 a) {
   const __m256 infinity = _mm256_set1_ps(__builtin_huge_valf());
   return {_mm256_min_ps(a.low, infinity), _mm256_min_ps(a.high, infinity)};
 }
-inline float reduce_min(F32x16 a) {
-  a = min_of_numbers(a);
-  const __m256 b = _mm256_min_ps(a.low, a.high);
-  const __m128 c = _mm_min_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-  const __m128 d = _mm_min_ps(c, _mm_movehl_ps(c, c));
-  return _mm_cvtss_f32(_mm_min_ss(d, _mm_movehdup_ps(d)));
-}
-inline float reduce_max(F32x16 a) {
-  const __m256 infinity = _mm256_set1_ps(-__builtin_huge_valf());
-  const __m256 b =
-      _mm256_max_ps(_mm256_max_ps(a.low, infinity), _mm256_max_ps(a.high, infinity));
-  const __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-  const __m128 d = _mm_max_ps(c, _mm_movehl_ps(c, c));
-  return _mm_cvtss_f32(_mm_max_ss(d, _mm_movehdup_ps(d)));
+// The least and the greatest of each four tables' 16 entries.
+inline void bounds4(const float* const (&tables)[4], float* low, float* high) {
+  const __m256 infinity = _mm256_set1_ps(__builtin_huge_valf());
+  const __m256 minus_infinity = _mm256_set1_ps(-__builtin_huge_valf());
+  __m256 least[4];
+  __m256 most[4];
+#pragma GCC unroll 4
+  for (int t = 0; t < 4; ++t) {
+    const F32x16 x = load16(tables[t]);
+    least[t] = _mm256_min_ps(x.low, _mm256_min_ps(x.high, infinity));
+    most[t] = _mm256_max_ps(x.low, _mm256_max_ps(x.high, minus_infinity));
+  }
+#pragma GCC unroll 2
+  for (int t = 0; t < 4; t += 2) {  // each pair's entries in turn
+    least[t] = _mm256_min_ps(_mm256_unpacklo_ps(least[t], least[t + 1]),
+                             _mm256_unpackhi_ps(least[t], least[t + 1]));
+    most[t] = _mm256_max_ps(_mm256_unpacklo_ps(most[t], most[t + 1]),
+                            _mm256_unpackhi_ps(most[t], most[t + 1]));
+  }
+  const __m256 a = _mm256_min_ps(_mm256_shuffle_ps(least[0], least[2], 0x44),
+                                 _mm256_shuffle_ps(least[0], least[2], 0xEE));
+  const __m256 b = _mm256_max_ps(_mm256_shuffle_ps(most[0], most[2], 0x44),
+                                 _mm256_shuffle_ps(most[0], most[2], 0xEE));
+  _mm_storeu_ps(low, _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
+  _mm_storeu_ps(high, _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1)));
 }
 inline unsigned argmin16(F32x16 a) {
   a = min_of_numbers(a);
@@ -338,6 +349,7 @@ inline void row_distances8(const Metric& metric, const std::uint8_t* rows, std::
                            std::uint32_t* out) {
   const std::size_t whole = bytes - bytes % kByteWidth;
   __m256i sums[8];
+#pragma GCC unroll 8
   for (__m256i& sum : sums) sum = _mm256_setzero_si256();
   for (std::size_t i = 0; i < whole; i += kByteWidth) {
     const __m256i q = load_bytes(metric.query + i);

@@ -65,19 +65,33 @@ inline float tree_sum(F32x16 a) {
 inline __m512 min_of_numbers(F32x16 a) {
   return _mm512_min_ps(a, _mm512_set1_ps(__builtin_huge_valf()));
 }
-inline float reduce_min(F32x16 a) {
-  a = min_of_numbers(a);
-  const __m256 b = _mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-  const __m128 c = _mm_min_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-  const __m128 d = _mm_min_ps(c, _mm_movehl_ps(c, c));
-  return _mm_cvtss_f32(_mm_min_ss(d, _mm_movehdup_ps(d)));
+inline __m512 max_of_numbers(F32x16 a) {
+  return _mm512_max_ps(a, _mm512_set1_ps(-__builtin_huge_valf()));
 }
-inline float reduce_max(F32x16 a) {
-  a = _mm512_max_ps(a, _mm512_set1_ps(-__builtin_huge_valf()));
-  const __m256 b = _mm256_max_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-  const __m128 c = _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-  const __m128 d = _mm_max_ps(c, _mm_movehl_ps(c, c));
-  return _mm_cvtss_f32(_mm_max_ss(d, _mm_movehdup_ps(d)));
+// The least and the greatest of each four tables' 16 entries.
+inline void bounds4(const float* const (&tables)[4], float* low, float* high) {
+  __m512 least[4];
+  __m512 most[4];
+#pragma GCC unroll 4
+  for (int t = 0; t < 4; ++t) {
+    least[t] = min_of_numbers(load16(tables[t]));
+    most[t] = max_of_numbers(load16(tables[t]));
+  }
+#pragma GCC unroll 2
+  for (int t = 0; t < 4; t += 2) {  // each pair's entries in turn
+    least[t] = _mm512_min_ps(_mm512_unpacklo_ps(least[t], least[t + 1]),
+                             _mm512_unpackhi_ps(least[t], least[t + 1]));
+    most[t] = _mm512_max_ps(_mm512_unpacklo_ps(most[t], most[t + 1]),
+                            _mm512_unpackhi_ps(most[t], most[t + 1]));
+  }
+  const __m512 a = _mm512_min_ps(_mm512_shuffle_ps(least[0], least[2], 0x44),
+                                 _mm512_shuffle_ps(least[0], least[2], 0xEE));
+  const __m512 b = _mm512_max_ps(_mm512_shuffle_ps(most[0], most[2], 0x44),
+                                 _mm512_shuffle_ps(most[0], most[2], 0xEE));
+  const __m256 c = _mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+  const __m256 d = _mm256_max_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps(b, 1));
+  _mm_storeu_ps(low, _mm_min_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps(c, 1)));
+  _mm_storeu_ps(high, _mm_max_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1)));
 }
 inline unsigned argmin16(F32x16 a) {
   a = min_of_numbers(a);
@@ -227,6 +241,7 @@ template <std::size_t kRows, class Metric>
 inline void row_lanes(const Metric& metric, const std::uint8_t* rows, std::size_t bytes,
                       __m512i* out) {
   __m512i sums[kRows];
+#pragma GCC unroll 8
   for (__m512i& sum : sums) sum = _mm512_setzero_si512();
   std::size_t i = 0;
   for (; i + 64 <= bytes; i += 64) {
@@ -433,10 +448,19 @@ inline Sums dot4(Sums sums, Bytes rows, Bytes query) {
 // ---- with VNNI --------------------------------------------------------------------------------
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512vnni"))), apply_to = function)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx2,fma,f16c,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512dq," \
+                          "avx512vnni"))), \
+    apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512vnni")
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")
 #endif
 
 namespace annidx {
@@ -456,11 +480,20 @@ inline Sums dot4(Sums sums, Bytes rows, Bytes query) {
 // ---- with VNNI, VBMI and VPOPCNTDQ ------------------------------------------------------------
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512vbmi,avx512vpopcntdq"))), \
-                             apply_to = function)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#if defined(__clang__)
+#pragma clang attribute push( \
+    __attribute__((target("avx2,fma,f16c,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512dq," \
+                          "avx512vnni,avx512vbmi,avx512vpopcntdq"))), \
+    apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512vbmi,avx512vpopcntdq")
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2,popcnt,avx512f,avx512bw,avx512vl,avx512dq")
+#pragma GCC target("avx512vnni,avx512vbmi,avx512vpopcntdq")
 #endif
 
 namespace annidx {
@@ -491,6 +524,7 @@ inline void code_sums(const std::uint8_t* blocks, std::size_t n_codes, const std
   const std::size_t block_bytes = n_codes * 16;
   __m512i low[kBlocks];
   __m512i high[kBlocks];
+#pragma GCC unroll 4
   for (std::size_t b = 0; b < kBlocks; ++b) low[b] = high[b] = _mm512_setzero_si512();
   for (std::size_t i = 0; i < block_bytes; i += 64) {
     const __m512i lut = load_bytes(luts + i);
@@ -505,6 +539,7 @@ inline void code_sums(const std::uint8_t* blocks, std::size_t n_codes, const std
       high[b] = _mm512_dpbusd_epi32(high[b], _mm512_permutexvar_epi8(at_high, lut), ones);
     }
   }
+#pragma GCC unroll 4
   for (std::size_t b = 0; b < kBlocks; ++b) {
     sums[2 * b] = _mm512_cvtepi32_ps(low[b]);
     sums[2 * b + 1] = _mm512_cvtepi32_ps(high[b]);
@@ -519,11 +554,7 @@ inline void code_sums(const std::uint8_t* blocks, std::size_t n_codes, const std
 
 #if defined(__clang__)
 #pragma clang attribute pop
-#pragma clang attribute pop
-#pragma clang attribute pop
 #else
-#pragma GCC pop_options
-#pragma GCC pop_options
 #pragma GCC pop_options
 #endif
 

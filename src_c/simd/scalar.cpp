@@ -59,16 +59,18 @@ inline float tree_sum(F32x16 a) {
   }
   return a.v[0];
 }
-// Entries that are not numbers count as +infinity, here and in argmin16.
-inline float reduce_min(const F32x16& a) {
-  float least = HUGE_VALF;
-  for (float x : a.v) least = x < least ? x : least;
-  return least;
-}
-inline float reduce_max(const F32x16& a) {
-  float most = -HUGE_VALF;
-  for (float x : a.v) most = x > most ? x : most;
-  return most;
+// The least and the greatest of each four tables' 16 entries; those that are not numbers count as
+// +infinity and -infinity. So they do in argmin16.
+inline void bounds4(const float* const (&tables)[4], float* low, float* high) {
+  for (int t = 0; t < 4; ++t) {
+    low[t] = HUGE_VALF;
+    high[t] = -HUGE_VALF;
+    for (int c = 0; c < 16; ++c) {
+      const float x = tables[t][c];
+      low[t] = x < low[t] ? x : low[t];
+      high[t] = x > high[t] ? x : high[t];
+    }
+  }
 }
 inline unsigned argmin16(const F32x16& a) {
   float least = HUGE_VALF;

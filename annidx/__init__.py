@@ -1,0 +1,29 @@
+"""annidx: an approximate nearest-neighbour index that lives in one memory-mapped file.
+
+    index = annidx.Index(dim=128, metric="euclidean")
+    index.add_items(vectors)
+    index.build()
+    index.save("tracks.annidx")
+
+    index = annidx.load("tracks.annidx")
+    ids, distances = index.query(vector, k=10)
+
+This module owns the list of public names and nothing else.
+"""
+
+from __future__ import annotations
+
+from annidx._version import __version__
+from annidx.errors import FormatError, StateError
+from annidx.idset import IdSet
+from annidx.index import Index, load, verify
+
+__all__ = [
+    "FormatError",
+    "IdSet",
+    "Index",
+    "StateError",
+    "__version__",
+    "load",
+    "verify",
+]

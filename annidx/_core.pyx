@@ -1,0 +1,989 @@
+# _core.pyx owns the border between Python and the core: buffers in, arrays out, one call without the
+# GIL, and the translation of C++ exceptions in one place. It must not hold loops over vectors or
+# search logic; what Python callers may pass is decided in index.py and _inputs.py, but for the
+# arguments of a query, which are read here because a query's time is counted in microseconds.
+"""The core of annidx as index.py sees it. Private: use `annidx.Index`."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from libc.math cimport isnan
+from libc.string cimport memcpy
+from cython.operator cimport dereference
+from libcpp.utility cimport move
+cimport numpy as cnp
+
+import operator
+import os
+
+import numpy as np
+
+from annidx.errors import FormatError, StateError
+
+cnp.import_array()
+
+METRICS = {
+    "angular": <uint32_t>Metric.angular,
+    "cosine": <uint32_t>Metric.cosine,
+    "euclidean": <uint32_t>Metric.euclidean,
+    "manhattan": <uint32_t>Metric.manhattan,
+    "dot": <uint32_t>Metric.dot,
+    "hamming": <uint32_t>Metric.hamming,
+}
+DTYPES = {
+    "float32": <uint32_t>Dtype.float32,
+    "float16": <uint32_t>Dtype.float16,
+    "int8": <uint32_t>Dtype.int8,
+    "uint8": <uint32_t>Dtype.uint8,
+    "bits": <uint32_t>Dtype.bits,
+}
+METRIC_NAMES = {number: name for name, number in METRICS.items()}
+DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
+
+cdef uint32_t MAX_UINT32 = 0xFFFFFFFF
+cdef int64_t NO_ID = -1
+
+
+# ---- errors ------------------------------------------------------------------------------
+
+cdef int raise_py_error() except *:
+    """Turn the C++ exception being handled into a Python one."""
+    cdef Caught caught
+    describe_caught(&caught)
+    if caught.code == <uint32_t>ErrorCode.interrupted and PyErr_Occurred() != NULL:
+        return 0  # what stopped the work is pending already
+    message = caught.message.decode("utf-8", "replace")
+    if caught.code == <uint32_t>ErrorCode.invalid_argument:
+        raise ValueError(message)
+    if caught.code == <uint32_t>ErrorCode.format:
+        raise FormatError(message)
+    if caught.code == <uint32_t>ErrorCode.state:
+        raise StateError(message)
+    if caught.code == <uint32_t>ErrorCode.io:
+        # OSError shows errno and path itself.
+        path = os.fsdecode(caught.path)
+        message = message.replace(f" '{path}'", "").removesuffix(f" (errno {caught.os_errno})")
+        raise OSError(caught.os_errno, message, path)
+    if caught.code == <uint32_t>ErrorCode.memory:
+        raise MemoryError(message)
+    if caught.code == <uint32_t>ErrorCode.not_found:
+        raise KeyError(message)
+    if caught.code == <uint32_t>ErrorCode.out_of_range:
+        raise IndexError(message)
+    raise RuntimeError(message)
+
+
+# ---- arguments of a query ------------------------------------------------------------------
+
+def described(value):
+    """Say what came instead of what was expected."""
+    shown = repr(value)
+    if len(shown) > 60:
+        shown = shown[:57] + "..."
+    return f"{shown} ({type(value).__name__})"
+
+
+cdef uint64_t _read_count(str name, object value, uint64_t largest) except? 0:
+    """A whole number from 1 on; larger ones than `largest` count as that."""
+    cdef object number
+    if type(value) is int:
+        number = value
+    elif isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {described(value)}")
+    else:
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise ValueError(
+                f"{name}: expected a whole number of at least 1, got {described(value)}"
+            ) from None
+    if number < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {number}")
+    return largest if number > largest else number
+
+
+cdef double _read_number(str name, str expected, object value) except? -1.0:
+    if isinstance(value, (bool, np.bool_, str, bytes)):
+        raise ValueError(f"{name}: expected {expected}, got {described(value)}")
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected {expected}, got {described(value)}") from None
+
+
+def read_recall(value):
+    """Check a recall target and return it as a float."""
+    cdef double number = _read_number("recall", "a number above 0 and at most 1", value)
+    if not 0.0 < number <= 1.0:
+        raise ValueError(f"recall: expected a number above 0 and at most 1, got {described(value)}")
+    return number
+
+
+cdef int _read_options(
+    QueryOptions* options, object k, object recall, object search_k, object radius
+) except -1:
+    options.k = <uint32_t>_read_count("k", k, MAX_UINT32)
+    if recall is not None:
+        options.recall = read_recall(recall)
+    if search_k is not None:
+        options.search_k = _read_count("search_k", search_k, <uint64_t>-1)
+    if radius is not None:
+        options.radius = _read_number("radius", "a number", radius)
+        if isnan(options.radius):
+            raise ValueError("radius: expected a number, got NaN")
+        options.has_radius = True
+    return 0
+
+
+# ---- text ids ------------------------------------------------------------------------------
+
+def encode_texts(list texts not None, str name):
+    """Join strings as UTF-8.
+
+    Returns the bytes and an array of uint64 of one element more than there are strings: string i is
+    bytes [offsets[i], offsets[i + 1]).
+    """
+    cdef Py_ssize_t count = len(texts)
+    cdef Py_ssize_t length = 0
+    cdef Py_ssize_t i
+    cdef uint64_t total = 0
+    cdef const char* start
+    cdef char* end
+    cdef cnp.ndarray offsets_array = np.empty(count + 1, dtype=np.uint64)
+    cdef uint64_t* offsets = <uint64_t*>cnp.PyArray_DATA(offsets_array)
+    offsets[0] = 0
+    for i in range(count):
+        _utf8_of(texts[i], name, i, &length)
+        total += <uint64_t>length
+        offsets[i + 1] = total
+    joined = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
+    end = PyBytes_AS_STRING(joined)
+    for i in range(count):
+        start = _utf8_of(texts[i], name, i, &length)
+        if <uint64_t>length != offsets[i + 1] - offsets[i]:
+            raise ValueError(f"{name}: the list was changed while it was read")
+        memcpy(end + offsets[i], start, <size_t>length)
+    return joined, offsets_array
+
+
+cdef const char* _utf8_of(object text, str name, Py_ssize_t place, Py_ssize_t* length) except NULL:
+    if not isinstance(text, str):
+        raise ValueError(f"{name}: expected only strings, got {described(text)} at place {place}")
+    try:
+        return PyUnicode_AsUTF8AndSize(text, length)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{name}: the string at place {place} cannot be written as UTF-8: {error.reason}"
+        ) from None
+
+
+# ---- sets of items -------------------------------------------------------------------------
+
+cdef class SlotBits:
+    """A set of items of one built index, one bit each; `IdSet` gives it its public face.
+
+    Never changes once `_fill` is done.
+    """
+
+    cdef unique_ptr[SlotSet] bits
+    cdef readonly object index
+    cdef str identity  # of the index's content; None until _fill
+
+    def __cinit__(self, *args, **kwargs):
+        self.bits.reset(new SlotSet(0))
+
+    def _fill(self, CoreIndex index not None, cnp.ndarray rows not None):
+        """Take the items of these rows (int64); negative rows are skipped. Once only."""
+        if self.identity is not None:
+            raise StateError("the set is made already: make another one instead")
+        cdef str identity = index._identity()
+        cdef unique_ptr[SlotSet] bits
+        cdef const int64_t* row = <const int64_t*>cnp.PyArray_DATA(rows)
+        cdef Py_ssize_t count = rows.shape[0]
+        cdef Py_ssize_t i
+        cdef Index* core = index._enter_built()
+        try:
+            with nogil:
+                bits.reset(new SlotSet(core.items()))
+                for i in range(count):
+                    if row[i] >= 0:
+                        bits.get().insert(core.slot_of(<Row>row[i]))
+        finally:
+            index.gate.leave()
+        self.bits = move(bits)
+        self.index = index
+        self.identity = identity
+
+    cdef SlotBits _copy(self):
+        cdef SlotBits copy = type(self).__new__(type(self))
+        copy.bits.reset(new SlotSet(dereference(self.bits)))
+        copy.index = self.index
+        copy.identity = self.identity
+        return copy
+
+    def __len__(self):
+        return self.bits.get().count()
+
+    def __contains__(self, item):
+        if self.identity is None:
+            return False
+        cdef CoreIndex index = self.index
+        cdef int64_t row = index._find_one(item)
+        if row < 0:
+            return False
+        cdef Index* core = index._enter_built()
+        try:
+            return self.bits.get().contains(core.slot_of(<Row>row))
+        finally:
+            index.gate.leave()
+
+    def __invert__(self):
+        cdef SlotBits result = self._copy()
+        with nogil:
+            result.bits.get().complement()
+        return result
+
+    def __and__(self, other):
+        if not isinstance(other, SlotBits):
+            return NotImplemented
+        self._check_same_index(other)
+        cdef SlotBits result = self._copy()
+        with nogil:
+            result.bits.get().intersect(dereference((<SlotBits>other).bits))
+        return result
+
+    def __sub__(self, other):
+        if not isinstance(other, SlotBits):
+            return NotImplemented
+        self._check_same_index(other)
+        cdef SlotBits result = self._copy()
+        with nogil:
+            result.bits.get().subtract(dereference((<SlotBits>other).bits))
+        return result
+
+    def __or__(self, other):
+        if not isinstance(other, SlotBits):
+            return NotImplemented
+        return ~(~self - other)
+
+    cdef int _check_same_index(self, SlotBits other) except -1:
+        if self.identity != other.identity:
+            raise ValueError("IdSet: the two sets belong to different indexes")
+        return 0
+
+
+cdef unique_ptr[PythonMonitor] _monitor_for(object progress) except *:
+    """Listens for Ctrl-C, and reports to `progress` unless that is None. The caller keeps it alive."""
+    cdef PyObject* listener = NULL
+    if progress is not None:
+        listener = <PyObject*>progress
+    cdef unique_ptr[PythonMonitor] monitor
+    monitor.reset(new PythonMonitor(listener))
+    return move(monitor)
+
+
+# ---- the index -----------------------------------------------------------------------------
+
+cdef class CoreIndex:
+    """The core's index, guarded: see _gate.h for who may be inside when.
+
+    The fields below mirror the core's state; they change only while a caller is inside alone.
+    """
+
+    cdef Gate gate
+    cdef Metric metric_
+    cdef Dtype dtype_
+    cdef IdKind id_kind
+    cdef uint32_t dim_
+    cdef uint64_t items
+    cdef cbool is_built
+    cdef cbool is_adopted  # has had a core; stays true after close
+    cdef object identity_  # as it was first asked for: tuning does not unbind an IdSet
+    cdef list borrowed  # arrays that the core reads from until the build ends
+    cdef object __weakref__
+
+    def __cinit__(self, *args, **kwargs):
+        self.borrowed = []
+
+    # -- entering ----------------------------------------------------------------------------
+
+    cdef Index* _enter(self) except NULL:
+        """Pair with self.gate.leave()."""
+        cdef Entry entry = self.gate.enter()
+        if entry == Entry.entered:
+            return self.gate.index()
+        while entry != Entry.entered:
+            self._wait_for_entry(entry)
+            entry = self.gate.enter()
+        return self.gate.index()
+
+    cdef Index* _enter_alone(self, Work work) except NULL:
+        """Pair with self.gate.leave_alone()."""
+        cdef unsigned long thread = PyThread_get_thread_ident()
+        cdef Entry entry = self.gate.enter_alone(work, thread)
+        while entry != Entry.entered:
+            self._wait_for_entry(entry)
+            entry = self.gate.enter_alone(work, thread)
+        return self.gate.index()
+
+    cdef int _wait_for_entry(self, Entry why) except -1:
+        if why == Entry.closed:
+            raise StateError("the index is closed")
+        if self.gate.work() == Work.building:
+            raise StateError("the index is being built: wait for build() to return")
+        if self.gate.work() != Work.none and self.gate.owner() == PyThread_get_thread_ident():
+            raise StateError("a progress callable must not use the index that reports to it")
+        with nogil:
+            rest()
+        return PyErr_CheckSignals()
+
+    cdef Index* _enter_built(self) except NULL:
+        cdef Index* core = self._enter()
+        if not self.is_built:
+            self.gate.leave()
+            raise StateError("the index is not built: call build() first")
+        return core
+
+    cdef void _remember(self, Index* core) noexcept:
+        self.metric_ = core.metric()
+        self.dtype_ = core.dtype()
+        self.dim_ = core.dim()
+        self.items = core.items()
+        self.is_built = core.built()
+        self.id_kind = core.id_kind()
+
+    cdef int _adopt(self, unique_ptr[Index] core) except -1:
+        if self.is_adopted:
+            raise StateError("the index is made already: make another one instead")
+        self._remember(core.get())
+        self.is_adopted = True
+        self.gate.open(move(core))
+        return 0
+
+    # -- making ------------------------------------------------------------------------------
+
+    def _create(self, uint32_t metric, uint32_t dtype, uint32_t dim):
+        cdef unique_ptr[Index] core
+        core.reset(new Index(<Metric>metric, <Dtype>dtype, dim))
+        self._adopt(move(core))
+
+    def _open(self, bytes path not None, bint warm, bint lock):
+        cdef unique_ptr[Index] core
+        cdef string where = path
+        cdef OpenOptions options
+        options.warm = warm
+        options.lock = lock
+        with nogil:
+            core = open_index(where, options)
+        self._adopt(move(core))
+
+    def _open_image(self, const unsigned char[::1] image not None):
+        cdef unique_ptr[Index] core
+        cdef const void* start = NULL
+        if image.shape[0] > 0:
+            start = &image[0]
+        with nogil:
+            core = index_from_bytes(start, <uint64_t>image.shape[0])
+        self._adopt(move(core))
+
+    def _add(
+        self,
+        cnp.ndarray rows not None,
+        uint32_t input_type,
+        cnp.ndarray int64_ids,
+        bytes text,
+        cnp.ndarray text_offsets,
+        bint borrowed,
+    ):
+        """Add C-contiguous rows of an input type; ids in one of the two forms, or none."""
+        cdef AddedIds ids
+        cdef const void* data = cnp.PyArray_DATA(rows)
+        cdef uint64_t count = rows.shape[0]
+        if int64_ids is not None:
+            ids.int64_ids = <const int64_t*>cnp.PyArray_DATA(int64_ids)
+        if text is not None:
+            ids.text = PyBytes_AS_STRING(text)
+            ids.text_offsets = <const uint64_t*>cnp.PyArray_DATA(text_offsets)
+        cdef Index* core = self._enter_alone(Work.short_change)
+        try:
+            with nogil:
+                core.add(data, <InputType>input_type, count, ids, borrowed)
+            if borrowed:
+                self.borrowed.append(rows)
+            self._remember(core)
+        finally:
+            self.gate.leave_alone()
+
+    def _build(
+        self,
+        uint32_t n_trees,
+        double recall,
+        int n_jobs,
+        uint64_t seed,
+        cnp.ndarray queries,
+        object progress,
+        bytes out,
+        uint64_t memory_limit,
+    ):
+        cdef BuildOptions options
+        options.n_trees = n_trees
+        options.recall = recall
+        options.n_jobs = n_jobs
+        options.seed = seed
+        options.memory_limit = memory_limit
+        if queries is not None:
+            options.queries = cnp.PyArray_DATA(queries)
+            options.n_queries = queries.shape[0]
+        if out is not None:
+            options.out_path = out
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
+        options.monitor = monitor.get()
+        cdef Index* core = self._enter_alone(Work.building)
+        try:
+            with nogil:
+                core.build(options)
+            self.borrowed.clear()
+            self.identity_ = None
+            self._remember(core)
+        finally:
+            self.gate.leave_alone()
+
+    def _save(self, bytes path not None, bytes metadata not None, object progress):
+        cdef string where = path
+        cdef string text = metadata
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
+        cdef Index* core = self._enter_built()
+        try:
+            with nogil:
+                core.save(where, text, monitor.get())
+        finally:
+            self.gate.leave()
+
+    def _image(self):
+        """Return the whole file image as bytes."""
+        cdef Image image
+        cdef Index* core = self._enter_built()
+        try:
+            with nogil:
+                image = core.to_bytes()
+        finally:
+            self.gate.leave()
+        return PyBytes_FromStringAndSize(<const char*>image.data(), <Py_ssize_t>image.size())
+
+    def _check_can_add(self):
+        self._enter()
+        self.gate.leave()
+        if self.is_built:
+            raise StateError("the index is built and takes no more items: make another one")
+
+    def _check_built(self):
+        self._enter_built()
+        self.gate.leave()
+
+    def _metadata_text(self):
+        cdef Index* core = self._enter()
+        try:
+            return core.metadata()
+        finally:
+            self.gate.leave()
+
+    def close(self):
+        """Release the memory or the mapping of the index.
+
+        Later calls raise `StateError`. Queries that other threads have under way end normally; the
+        mapping goes with the last of them. Closing twice is no error.
+        """
+        with nogil:
+            self.gate.close()
+
+    # -- asking ------------------------------------------------------------------------------
+
+    def query(
+        self,
+        vectors,
+        k=10,
+        *,
+        recall=None,
+        search_k=None,
+        allow=None,
+        deny=None,
+        radius=None,
+        n_jobs=1,
+        packed=False,
+    ):
+        """Find the nearest neighbours of one vector or of many.
+
+        Parameters
+        ----------
+        vectors : array_like
+            One query of shape (dim,) or m queries of shape (m, dim), of any real dtype. For the
+            hamming metric 0/1 values, or packed bytes with `packed=True`. A C-contiguous float32
+            array is read in place.
+        k : int, default 10
+            Neighbours wanted, at least 1. More than the index holds is no error.
+        recall : float, optional
+            Share of the true neighbours to aim at, above 0 and at most 1, translated into effort by
+            the curve measured at build. Default: the target given to `build`.
+        search_k : int, optional
+            The effort itself: how many candidates to inspect at least. Wins over `recall`.
+        allow, deny : ids, mask, IdSet, or list of these, optional
+            Only items that are allowed and not denied are returned. A list or array of ids; a
+            boolean mask over rows (insertion order); an `IdSet` prepared for this index; or a list
+            of m of these (or None), one for each query. Ids that the index does not hold are
+            ignored. When few items are left, they are compared exactly.
+        radius : float, optional
+            Return only items at this distance or nearer (dot: of this inner product or larger).
+        n_jobs : int, default 1
+            Threads for a batch; -1 for all cores that this process may use.
+        packed : bool, default False
+            The vectors are packed bits, uint8 of shape (dim / 8,) or (m, dim / 8) rounded up, most
+            significant bit first (hamming only).
+
+        Returns
+        -------
+        ids : ndarray
+            int64, or object (str) when the index has text ids. Shape (r,) for one query, where
+            r = min(k, items that qualify); shape (m, k) for a batch, where missing places hold -1,
+            or None.
+        distances : ndarray of float64
+            Of the same shape; NaN in missing places. angular 0..2, cosine 0..2, euclidean and
+            manhattan from 0 up, dot the inner product, hamming the number of differing bits.
+
+        Raises
+        ------
+        ValueError
+            An argument is wrong, a vector holds NaN or infinity or has another dimension.
+        StateError
+            The index is not built, or closed.
+        FormatError
+            The search met damage in the file.
+
+        Notes
+        -----
+        Nearest first (dot: largest first); ties by insertion order. The search widens until
+        min(k, eligible) items are found. Safe from many threads at once; the GIL is released during
+        the search. Cost grows about as the square root of the number of items.
+        """
+        cdef cnp.ndarray row
+        cdef QueryOptions options
+        if (
+            cnp.PyArray_CheckExact(vectors)
+            and deny is None
+            and (allow is None or isinstance(allow, SlotBits))
+            and type(n_jobs) is int
+            and <object>n_jobs == 1
+        ):
+            row = <cnp.ndarray>vectors
+            if self._is_plain_query(row, packed):
+                _read_options(&options, k, recall, search_k, radius)
+                return self._query_one(row, <SlotBits>allow, &options)
+        return self._query_any(
+            vectors, k, recall, search_k, allow, deny, radius, n_jobs, packed, False
+        )
+
+    def _query_any(self, *args):
+        raise NotImplementedError("index.py prepares the queries that are not plain")
+
+    cdef bint _is_plain_query(self, cnp.ndarray row, object packed) noexcept:
+        """Whether the core can read this array as one query, as it stands."""
+        if cnp.PyArray_NDIM(row) != 1 or not cnp.PyArray_ISCARRAY_RO(row):
+            return False
+        if self.metric_ == Metric.hamming:
+            # Spare bits would have to be looked at.
+            return (
+                packed is True
+                and cnp.PyArray_TYPE(row) == cnp.NPY_UINT8
+                and self.dim_ % 8 == 0
+                and row.shape[0] * 8 == self.dim_
+            )
+        return (
+            packed is False
+            and cnp.PyArray_TYPE(row) == cnp.NPY_FLOAT32
+            and row.shape[0] == self.dim_
+        )
+
+    cdef tuple _query_one(self, cnp.ndarray row, SlotBits eligible, QueryOptions* options):
+        cdef const void* query = cnp.PyArray_DATA(row)
+        cdef Index* core = self._enter_built()
+        cdef SlotSet* eligible_bits
+        cdef cnp.npy_intp count
+        cdef int64_t* ids_out
+        cdef double* distances_out
+        try:
+            if options.k > self.items:
+                options.k = <uint32_t>self.items
+            if eligible is not None:
+                self._check_set(eligible)
+                eligible_bits = eligible.bits.get()
+                options.eligible = &eligible_bits
+                options.eligible_count = 1
+            count = options.k
+            ids = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_INT64)
+            distances = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_FLOAT64)
+            ids_out = <int64_t*>cnp.PyArray_DATA(ids)
+            distances_out = <double*>cnp.PyArray_DATA(distances)
+            with nogil:
+                core.query(query, 1, options[0], ids_out, distances_out)
+            # Missing places are at the end, and only they hold NaN.
+            while count > 0 and isnan(distances_out[count - 1]):
+                count -= 1
+            if count < <cnp.npy_intp>options.k:
+                ids = ids[:count]
+                distances = distances[:count]
+            if self.id_kind == IdKind.text:
+                ids = self._texts_of(core, ids)
+            return ids, distances
+        finally:
+            self.gate.leave()
+
+    def _query_many(
+        self,
+        cnp.ndarray queries,
+        cnp.ndarray rows,
+        bint include_self,
+        object k,
+        object recall,
+        object search_k,
+        object radius,
+        int n_jobs,
+        list eligible,
+        bint exact,
+    ):
+        """Answer the queries, or if there are none, those that the items of these rows are.
+
+        queries: C-contiguous (m, dim) float32 or (m, bytes) uint8. rows: uint32. eligible: None, or
+        one SlotBits, or one for each query. Returns ids and distances of shape (m, k).
+        """
+        cdef QueryOptions options
+        _read_options(&options, k, recall, search_k, radius)
+        options.exact = exact
+        options.n_jobs = n_jobs
+        cdef vector[SlotSet*] sets
+        if eligible is not None:
+            for one in eligible:
+                self._check_set(<SlotBits?>one)
+                sets.push_back((<SlotBits>one).bits.get())
+            options.eligible = sets.data()
+            options.eligible_count = sets.size()
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(None)
+        options.monitor = monitor.get()
+        cdef cnp.npy_intp shape[2]
+        shape[0] = (rows if queries is None else queries).shape[0]
+        cdef int64_t* ids_out
+        cdef double* distances_out
+        cdef const void* query = NULL
+        cdef const Row* row = NULL
+        if queries is not None:
+            query = cnp.PyArray_DATA(queries)
+        else:
+            row = <const Row*>cnp.PyArray_DATA(rows)
+        cdef Index* core = self._enter_built()
+        try:
+            if options.k > self.items:
+                options.k = <uint32_t>self.items
+            shape[1] = options.k
+            ids = cnp.PyArray_SimpleNew(2, shape, cnp.NPY_INT64)
+            distances = cnp.PyArray_SimpleNew(2, shape, cnp.NPY_FLOAT64)
+            ids_out = <int64_t*>cnp.PyArray_DATA(ids)
+            distances_out = <double*>cnp.PyArray_DATA(distances)
+            if shape[0] > 0:
+                with nogil:
+                    if query != NULL:
+                        core.query(query, shape[0], options, ids_out, distances_out)
+                    else:
+                        core.query_rows(
+                            row, shape[0], include_self, options, ids_out, distances_out
+                        )
+            if self.id_kind == IdKind.text:
+                ids = self._texts_of(core, ids)
+            return ids, distances
+        finally:
+            self.gate.leave()
+
+    cdef int _check_set(self, SlotBits eligible) except -1:
+        if eligible.identity != self._identity():
+            raise ValueError("IdSet: it was made for another index than the one that is queried")
+        return 0
+
+    cdef object _texts_of(self, Index* core, cnp.ndarray rows):
+        """Turn rows into an object array of their text ids; None where the row is -1."""
+        cdef cnp.ndarray texts = cnp.PyArray_EMPTY(
+            cnp.PyArray_NDIM(rows), cnp.PyArray_DIMS(rows), cnp.NPY_OBJECT, 0
+        )
+        cdef const int64_t* row = <const int64_t*>cnp.PyArray_DATA(rows)
+        cdef PyObject** places = <PyObject**>cnp.PyArray_DATA(texts)
+        cdef cnp.npy_intp i
+        cdef string_view text
+        for i in range(cnp.PyArray_SIZE(rows)):
+            if row[i] == NO_ID:
+                continue
+            text = core.text_id_of(<Row>row[i])
+            _put(places + i, _text_from(text))
+        return texts
+
+    # -- items -------------------------------------------------------------------------------
+
+    cdef int64_t _find_one(self, object item) except -2:
+        """The row of an id, -1 when the index does not hold it."""
+        cdef Py_ssize_t length = 0
+        cdef const char* text = NULL
+        cdef int64_t number = 0
+        cdef Row row = kNoRow
+        if isinstance(item, str):
+            try:
+                text = PyUnicode_AsUTF8AndSize(item, &length)
+            except UnicodeEncodeError:
+                return -1
+        elif isinstance(item, (bool, np.bool_)):
+            return -1
+        else:
+            try:
+                number = operator.index(item)
+            except (TypeError, OverflowError):
+                return -1
+        cdef Index* core = self._enter()
+        try:
+            if (text != NULL) == (self.id_kind == IdKind.text):
+                row = core.find_text(string_view(text, <size_t>length)) if text != NULL else core.find(number)
+        finally:
+            self.gate.leave()
+        return -1 if row == kNoRow else <int64_t>row
+
+    def __contains__(self, item):
+        return self._find_one(item) >= 0
+
+    def _find_ints(self, cnp.ndarray ids not None):
+        """Return the rows (int64) of int64 ids, -1 for those that the index does not hold."""
+        cdef cnp.ndarray rows = np.full(ids.shape[0], NO_ID, dtype=np.int64)
+        cdef const int64_t* id_in = <const int64_t*>cnp.PyArray_DATA(ids)
+        cdef int64_t* row_out = <int64_t*>cnp.PyArray_DATA(rows)
+        cdef Py_ssize_t i
+        cdef Py_ssize_t count = ids.shape[0]
+        cdef Row row
+        cdef Index* core = self._enter()
+        try:
+            if self.id_kind != IdKind.text:
+                with nogil:
+                    for i in range(count):
+                        row = core.find(id_in[i])
+                        if row != kNoRow:
+                            row_out[i] = row
+        finally:
+            self.gate.leave()
+        return rows
+
+    def _find_texts(self, bytes text not None, cnp.ndarray text_offsets not None):
+        """As `_find_ints`, for ids as `encode_texts` gives them."""
+        cdef Py_ssize_t count = text_offsets.shape[0] - 1
+        cdef cnp.ndarray rows = np.full(count, NO_ID, dtype=np.int64)
+        cdef const char* start = PyBytes_AS_STRING(text)
+        cdef const uint64_t* offsets = <const uint64_t*>cnp.PyArray_DATA(text_offsets)
+        cdef int64_t* row_out = <int64_t*>cnp.PyArray_DATA(rows)
+        cdef Py_ssize_t i
+        cdef Row row
+        cdef Index* core = self._enter()
+        try:
+            if self.id_kind == IdKind.text:
+                with nogil:
+                    for i in range(count):
+                        row = core.find_text(
+                            string_view(start + offsets[i], offsets[i + 1] - offsets[i])
+                        )
+                        if row != kNoRow:
+                            row_out[i] = row
+        finally:
+            self.gate.leave()
+        return rows
+
+    def _vectors(self, cnp.ndarray rows not None):
+        """Return the vectors of rows (uint32): (m, dim) float32, or (m, bytes) packed bits."""
+        cdef cnp.npy_intp shape[2]
+        cdef bint is_bits = self.metric_ == Metric.hamming
+        shape[0] = rows.shape[0]
+        shape[1] = (self.dim_ + 7) // 8 if is_bits else self.dim_
+        result = cnp.PyArray_SimpleNew(2, shape, cnp.NPY_UINT8 if is_bits else cnp.NPY_FLOAT32)
+        cdef void* out = cnp.PyArray_DATA(result)
+        cdef const Row* row = <const Row*>cnp.PyArray_DATA(rows)
+        cdef Index* core = self._enter()
+        try:
+            with nogil:
+                core.vectors(row, shape[0], out)
+        finally:
+            self.gate.leave()
+        return result
+
+    # -- measuring ---------------------------------------------------------------------------
+
+    def _tune(self, cnp.ndarray queries not None, uint32_t k, int n_jobs, object progress):
+        cdef const void* query = cnp.PyArray_DATA(queries)
+        cdef uint64_t count = queries.shape[0]
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
+        cdef Index* core = self._enter_alone(Work.short_change)
+        try:
+            if not self.is_built:
+                raise StateError("the index is not built: call build() first")
+            with nogil:
+                core.tune(query, count, k, n_jobs, monitor.get())
+        finally:
+            self.gate.leave_alone()
+
+    def _info(self):
+        """Return the core's account of the index as a dict."""
+        cdef IndexInfo info
+        cdef Index* core = self._enter()
+        try:
+            info = core.info()
+        finally:
+            self.gate.leave()
+        facts = {"items": info.items, "built": bool(info.built)}
+        if not info.built:
+            return facts
+        facts.update(
+            n_trees=info.n_trees,
+            leaves=info.leaves,
+            file_bytes=info.file_bytes,
+            vector_bytes=info.vector_bytes,
+            code_bytes=info.code_bytes,
+            format_version=info.format_version,
+            default_recall=info.default_recall,
+            value_scale=info.value_scale,
+            seed=info.seed,
+            identity=info.identity.decode("ascii", "replace"),
+            library_version=info.library_version.decode("utf-8", "replace"),
+            scan=(<bytes>info.scan).decode("ascii", "replace"),
+            curve=[
+                {
+                    "k": row.k,
+                    "recall": row.recall,
+                    "candidates": row.candidates,
+                    "rerank": row.rerank,
+                    "exact": row.exact,
+                }
+                for row in info.curve
+            ],
+            sections=[
+                {
+                    "name": section.name.decode("utf-8", "replace"),
+                    "offset": section.offset,
+                    "bytes": section.bytes,
+                }
+                for section in info.sections
+            ],
+        )
+        return facts
+
+    def _identity(self):
+        """Return the 32 hexadecimal digits that name the content of a built index."""
+        if self.identity_ is None:
+            self.identity_ = self._info().get("identity")
+        return self.identity_
+
+    def verify(self):
+        """Check every checksum and every invariant of the index.
+
+        Raises
+        ------
+        FormatError
+            At the first damage; the message tells the section, the place and what was found.
+        StateError
+            The index is not built, or closed.
+
+        Notes
+        -----
+        Reads the whole file once, without the GIL.
+        """
+        cdef Index* core = self._enter_built()
+        try:
+            with nogil:
+                core.verify()
+        finally:
+            self.gate.leave()
+
+    def residency(self):
+        """Tell which share of the mapped file is in physical memory now.
+
+        Returns
+        -------
+        float
+            0..1; 1 for an index that lives in this process's own memory.
+        """
+        cdef double share
+        cdef Index* core = self._enter_built()
+        try:
+            with nogil:
+                share = core.residency()
+        finally:
+            self.gate.leave()
+        return share
+
+    # -- properties --------------------------------------------------------------------------
+
+    def __len__(self):
+        self._enter()
+        self.gate.leave()
+        return self.items
+
+    @property
+    def dim(self):
+        """Dimension of the vectors (bits for hamming)."""
+        return self.dim_
+
+    @property
+    def metric(self):
+        """Name of the metric."""
+        return METRIC_NAMES[<uint32_t>self.metric_]
+
+    @property
+    def dtype(self):
+        """How vectors are stored: "float32", "float16", "int8", "uint8" or "bits"."""
+        return DTYPE_NAMES[<uint32_t>self.dtype_]
+
+    @property
+    def built(self):
+        """Whether the index is built (or loaded) and so can be queried."""
+        return self.is_built
+
+    @property
+    def closed(self):
+        """Whether the index was closed."""
+        return self.gate.closed()
+
+    @property
+    def _has_text_ids(self):
+        return self.id_kind == IdKind.text
+
+
+cdef str _text_from(string_view text):
+    """Decode an id from the file; in one that was not verified it may be damaged."""
+    try:
+        return PyUnicode_DecodeUTF8(text.data(), <Py_ssize_t>text.size(), NULL)
+    except UnicodeDecodeError as error:
+        raise FormatError(f"a text id is damaged: not valid UTF-8 ({error.reason})") from None
+
+
+cdef inline void _put(PyObject** place, object value) noexcept:
+    """Store a new reference in a place of an object array."""
+    cdef PyObject* before = place[0]
+    Py_INCREF(value)
+    place[0] = <PyObject*>value
+    Py_XDECREF(before)
+
+
+def verify_path(bytes path not None):
+    """Check a file fully without keeping it open."""
+    cdef string where = path
+    with nogil:
+        verify_file(where)
+
+
+def note_fork():
+    """Tell the gates that this process is the child of a fork."""
+    global fork_epoch
+    fork_epoch += 1
+
+
+os.register_at_fork(after_in_child=note_fork)
+
+include "_annoy.pxi"

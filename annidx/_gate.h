@@ -1,0 +1,121 @@
+// _gate.h owns who may be inside an index at one time: any number of readers, or one caller that
+// changes it, and what happens on close and across fork. It must not know Python, nor what the
+// calls do. One atomic word, no lock: a query pays two uncontended additions.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <thread>
+
+#include "../src_c/index.h"
+
+namespace annidx_binding {
+
+// Counts the forks between the first process and this one, modulo 2^16. Bumped in the child only,
+// while it has one thread (os.register_at_fork), so a plain read is enough everywhere.
+inline std::uint16_t fork_epoch = 0;
+
+enum class Entry : int {
+  entered = 0,
+  closed = 1,
+  busy = 2,  // someone is (or, for enter_alone, some are) inside: try again later
+};
+
+// What the caller inside alone is doing: decides whether others wait or are told off.
+enum class Work : int { none = 0, short_change = 1, building = 2 };
+
+class Gate {
+ public:
+  Gate() noexcept : word_(epoch_bits() | kClosed) {}  // until open()
+  ~Gate() { delete index_.load(std::memory_order_acquire); }
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
+
+  // Once, before anyone else knows the gate.
+  void open(std::unique_ptr<annidx::Index> index) noexcept {
+    index_.store(index.release(), std::memory_order_release);
+    word_.fetch_and(~kClosed, std::memory_order_acq_rel);
+  }
+
+  Entry enter() noexcept {
+    forget_threads_lost_in_fork();
+    const std::uint64_t before = word_.fetch_add(kReader, std::memory_order_acq_rel);
+    if (!(before & (kClosed | kAlone))) return Entry::entered;
+    leave();
+    return before & kClosed ? Entry::closed : Entry::busy;
+  }
+  void leave() noexcept {
+    const std::uint64_t after = word_.fetch_sub(kReader, std::memory_order_acq_rel) - kReader;
+    if ((after & kStateMask) == kClosed) destroy();
+  }
+
+  // owner: the calling thread, as the binding numbers threads.
+  Entry enter_alone(Work work, unsigned long owner) noexcept {
+    forget_threads_lost_in_fork();
+    std::uint64_t expected = epoch_bits();
+    if (word_.compare_exchange_strong(expected, expected | kAlone, std::memory_order_acq_rel)) {
+      owner_.store(owner, std::memory_order_relaxed);
+      work_.store(work, std::memory_order_release);
+      return Entry::entered;
+    }
+    return expected & kClosed ? Entry::closed : Entry::busy;
+  }
+  void leave_alone() noexcept {
+    work_.store(Work::none, std::memory_order_release);
+    const std::uint64_t after = word_.fetch_sub(kAlone, std::memory_order_acq_rel) - kAlone;
+    if ((after & kStateMask) == kClosed) destroy();
+  }
+  Work work() const noexcept { return work_.load(std::memory_order_acquire); }
+  unsigned long owner() const noexcept { return owner_.load(std::memory_order_relaxed); }
+
+  // New callers are refused; the index goes when the last one inside leaves.
+  void close() noexcept {
+    forget_threads_lost_in_fork();
+    const std::uint64_t before = word_.fetch_or(kClosed, std::memory_order_acq_rel);
+    if ((before & (kStateMask & ~kClosed)) == 0) destroy();
+  }
+  bool closed() const noexcept { return word_.load(std::memory_order_acquire) & kClosed; }
+
+  // Valid between enter and leave.
+  annidx::Index* index() const noexcept { return index_.load(std::memory_order_relaxed); }
+
+ private:
+  static constexpr std::uint64_t kClosed = 1;
+  static constexpr std::uint64_t kAlone = 2;
+  static constexpr std::uint64_t kReader = 4;
+  static constexpr int kEpochShift = 48;
+  static constexpr std::uint64_t kStateMask = (std::uint64_t{1} << kEpochShift) - 1;
+
+  static std::uint64_t epoch_bits() noexcept {
+    return static_cast<std::uint64_t>(fork_epoch) << kEpochShift;
+  }
+  // Threads that were inside when the process forked do not exist in the child: their counts are
+  // dropped. An index that was being changed at that moment is half-done there: closed, and left
+  // alone (its memory is not safe to walk).
+  void forget_threads_lost_in_fork() noexcept {
+    std::uint64_t word = word_.load(std::memory_order_acquire);
+    while ((word >> kEpochShift) != fork_epoch) {
+      const bool half_done = word & kAlone;
+      const std::uint64_t fresh = epoch_bits() | (half_done ? kClosed : (word & kClosed));
+      if (word_.compare_exchange_weak(word, fresh, std::memory_order_acq_rel)) {
+        if (half_done) index_.store(nullptr, std::memory_order_release);
+        return;
+      }
+    }
+  }
+  // A late caller that was refused may come here again after the index went: exchange makes that
+  // harmless.
+  void destroy() noexcept { delete index_.exchange(nullptr, std::memory_order_acq_rel); }
+
+  std::atomic<std::uint64_t> word_;
+  std::atomic<annidx::Index*> index_{nullptr};
+  std::atomic<Work> work_{Work::none};
+  std::atomic<unsigned long> owner_{0};
+};
+
+// Between two tries to enter.
+inline void rest() { std::this_thread::sleep_for(std::chrono::milliseconds(1)); }
+
+}  // namespace annidx_binding

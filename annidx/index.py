@@ -1,0 +1,692 @@
+"""Owns the Python face of an index: manners, checks and documentation. No arithmetic on vectors.
+
+The work is done by `_core`; what callers may pass is decided in `_inputs` and `idset`.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from annidx import _core, _inputs
+from annidx._progress import Progress, reporter
+from annidx.errors import FormatError, StateError
+from annidx.idset import Filter, eligible_parts, find_rows
+
+__all__ = ["Index", "load", "verify"]
+
+Path: TypeAlias = "str | os.PathLike[str]"
+Id: TypeAlias = "int | str | np.integer[Any]"
+Ids: TypeAlias = "Sequence[int] | Sequence[str] | npt.NDArray[Any]"
+Found: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
+
+_MAX_DIM = 65536
+_Self = TypeVar("_Self", bound="Index")
+
+
+class Index(_core.CoreIndex):
+    """An approximate nearest-neighbour index of vectors.
+
+    It is filled with `add_items`, built once with `build`, and then only asked: directly, or after
+    `save` by any number of processes that `annidx.load` the file.
+
+    Parameters
+    ----------
+    dim : int
+        Dimension of the vectors, 1..65536; for hamming the number of bits.
+    metric : {"angular", "cosine", "euclidean", "manhattan", "dot", "hamming"}
+        What "near" means. Distances returned: angular sqrt(2 - 2 cos), 0..2; cosine 1 - cos, 0..2;
+        euclidean L2; manhattan L1; dot the inner product itself, larger is nearer; hamming the
+        number of differing bits.
+    dtype : {"float32", "float16", "int8", "uint8", "bits"}, optional
+        How vectors are kept in the file; distances are those of the vectors as kept. Default
+        "float32", and "bits" for hamming, which takes nothing else. int8 is for all other metrics,
+        uint8 for euclidean and manhattan. int8 and uint8 data given as such are kept exactly; float
+        data in an int8 index are scaled.
+
+    Raises
+    ------
+    ValueError
+        An argument is wrong, or the metric cannot be stored as the dtype.
+
+    Notes
+    -----
+    A built index may be queried from many threads at once, also in free-threaded Python, and after
+    `fork`. `add_items`, `build` and `tune` change it: they wait for calls that are under way, and
+    calls made during them wait, or raise `StateError` while it is being built.
+
+    An index that was loaded or saved pickles as the path and the identity of its file; one that is
+    only in memory pickles as its bytes.
+    """
+
+    def __init__(self, dim: int, metric: str, dtype: str | None = None) -> None:
+        dim = _inputs.whole_number(dim, "dim", 1, _MAX_DIM)
+        metric = _inputs.one_of(metric, "metric", _core.METRICS)
+        if dtype is None:
+            dtype = "bits" if metric == "hamming" else "float32"
+        dtype = _inputs.one_of(dtype, "dtype", _core.DTYPES)
+        self._create(_core.METRICS[metric], _core.DTYPES[dtype], dim)
+        self._path: str | None = None
+        self._file_identity: str | None = None
+        self._metadata: str | None = None
+
+    # ---- filling -----------------------------------------------------------------------------
+
+    def add_items(
+        self, vectors: npt.ArrayLike, ids: Ids | None = None, *, packed: bool = False
+    ) -> None:
+        """Add vectors: all of them, or after an error none.
+
+        Parameters
+        ----------
+        vectors : array_like
+            Shape (n, dim), any real dtype. For hamming 0/1 values, or with `packed=True` uint8 of
+            shape (n, dim / 8) rounded up. C-contiguous arrays of the index's own dtype (or float32)
+            are copied once; other types are converted in parts. A read-only `numpy.memmap` of the
+            very dtype is not copied: the index keeps it until it is built.
+        ids : sequence of int or of str, optional
+            One unique id for each vector: integers that fit int64, or strings. Without it ids are
+            0, 1, 2, ..., continued over all calls. An index has ids of one kind only.
+        packed : bool, default False
+            The vectors are packed bits, most significant bit first (hamming only).
+
+        Raises
+        ------
+        ValueError
+            A vector holds NaN or infinity or a value that the dtype cannot hold (the message names
+            the row), the shape is wrong, ids are not unique, of another kind or another number.
+        StateError
+            The index is built already, or closed.
+        MemoryError
+            There is not enough memory; a large input that had to be converted may then be in part
+            in the index.
+        """
+        rows = _inputs.Rows(vectors, self.dim, self.dtype, packed=packed)
+        batch = _inputs.NO_IDS if ids is None else _inputs.read_ids(ids, "ids")
+        if ids is not None and len(batch) != len(rows):
+            raise ValueError(f"ids: expected one for each of {len(rows)} vectors, got {len(batch)}")
+        self._check_can_add()
+        if len(rows) == 0:
+            return
+        whole = rows.as_they_are()
+        if whole is not None:
+            self._add_block(rows, whole, batch, borrowed=_inputs.is_read_only_map(whole))
+            return
+        if not rows.is_one_block():
+            # All or nothing over several blocks: look before adding the first one.
+            for _ in rows.blocks():
+                pass
+            self._check_new_ids(batch)
+        for first, block in rows.blocks():
+            self._add_block(rows, block, batch.part(first, first + len(block)), borrowed=False)
+
+    def _add_block(
+        self, rows: _inputs.Rows, block: npt.NDArray[Any], ids: _inputs.IdBatch, *, borrowed: bool
+    ) -> None:
+        self._add(
+            block, _core.DTYPES[rows.input_type], ids.ints, ids.text, ids.offsets, borrowed
+        )
+
+    def _check_new_ids(self, batch: _inputs.IdBatch) -> None:
+        repeated = _inputs.first_repeated(batch)
+        if repeated is None:
+            if batch.ints is not None:
+                known = np.flatnonzero(self._find_ints(batch.ints) >= 0)
+            elif batch.text is not None and batch.offsets is not None:
+                known = np.flatnonzero(self._find_texts(batch.text, batch.offsets) >= 0)
+            else:
+                return
+            if len(known) == 0:
+                return
+            repeated = batch.at(int(known[0]))
+        raise ValueError(f"ids: expected unique ids, got {repeated!r} twice")
+
+    def build(
+        self,
+        n_trees: int | None = None,
+        recall: float = 0.95,
+        n_jobs: int = -1,
+        seed: int = 0,
+        queries: npt.ArrayLike | None = None,
+        progress: bool | Progress | None = None,
+        out: Path | None = None,
+        memory_limit: int | None = None,
+    ) -> None:
+        """Build the index; afterwards it can be queried and saved, and takes no more items.
+
+        Parameters
+        ----------
+        n_trees : int, optional
+            Trees to grow; more raise the recall for the same `search_k` and the size of the file.
+            Default: chosen by the library.
+        recall : float, default 0.95
+            What queries aim at unless they say otherwise, above 0 and at most 1.
+        n_jobs : int, default -1
+            Threads; -1 for all cores that this process may use. Has no influence on the result.
+        seed : int, default 0
+            0..2**64 - 1. The same input, parameters and seed give the same bytes everywhere.
+        queries : array_like, optional
+            (m, dim) typical queries to measure the recall curve with. Without them rows of the data
+            are held out for it, which suits queries that are distributed as the data are.
+        progress : True or callable, optional
+            True shows a bar; a callable gets (stage: str, done: int, total: int). What it raises
+            stops the build.
+        out : path, optional
+            Build in this file instead of memory. It appears when the build succeeds, complete.
+        memory_limit : int, optional
+            Bytes of memory to stay below, with `out` and with vectors added from memory maps.
+
+        Raises
+        ------
+        ValueError
+            An argument is wrong, or the index is empty.
+        StateError
+            The index is built already, or closed.
+        OSError, MemoryError
+            The file cannot be written, or there is not enough memory. The index is as it was before.
+        KeyboardInterrupt
+            Ctrl-C stops the build within a second; no file is left.
+
+        Notes
+        -----
+        Time grows as n log n. The GIL is released.
+        """
+        trees = 0 if n_trees is None else _inputs.whole_number(n_trees, "n_trees", 1, 65535)
+        target = _core.read_recall(recall)
+        jobs = _inputs.thread_count(n_jobs)
+        number = _inputs.whole_number(seed, "seed", 0, 2**64 - 1)
+        limit = 0
+        if memory_limit is not None:
+            if out is None:
+                raise ValueError("memory_limit: expected together with out=, got it alone")
+            limit = _inputs.whole_number(memory_limit, "memory_limit", 1, 2**63 - 1)
+        where = None if out is None else _inputs.file_path(out, "out")
+        samples = None if queries is None else self._batch(queries, "queries")
+        with reporter(progress) as report:
+            self._build(
+                trees,
+                target,
+                jobs,
+                number,
+                samples,
+                report,
+                None if where is None else os.fsencode(where),
+                limit,
+            )
+        if where is not None:
+            self._belongs_to(where)
+
+    def _batch(self, queries: object, name: str) -> npt.NDArray[Any]:
+        """Read (m, dim) queries, at least one."""
+        array, single = _inputs.as_queries(
+            queries, name, self.dim, bits=self.metric == "hamming", packed=False
+        )
+        if single or len(array) == 0:
+            raise ValueError(f"{name}: expected shape (m, {self.dim}) with m of at least 1")
+        return array
+
+    # ---- saving ------------------------------------------------------------------------------
+
+    def save(
+        self,
+        path: Path,
+        metadata: dict[str, Any] | None = None,
+        *,
+        progress: bool | Progress | None = None,
+    ) -> None:
+        """Write the index to a file, which appears complete or not at all.
+
+        Parameters
+        ----------
+        path : path
+            Replaced atomically when it exists; processes that have the old file open keep it.
+        metadata : dict, optional
+            Anything that JSON can say, kept with the index and given back as `metadata`. Default:
+            what the index carries already.
+        progress : True or callable, optional
+            As for `build`.
+
+        Raises
+        ------
+        ValueError
+            The metadata cannot be written as JSON.
+        StateError
+            The index is not built, or closed.
+        OSError
+            With errno and file name; the old file is untouched and nothing is left behind.
+        """
+        where = _inputs.file_path(path, "path")
+        text = self._metadata_json() if metadata is None else _as_json(metadata)
+        with reporter(progress) as report:
+            self._save(os.fsencode(where), text.encode("utf-8"), report)
+        self._metadata = text
+        self._belongs_to(where)
+
+    def _belongs_to(self, path: str) -> None:
+        """Remember the file that holds this index, and its identity, for pickling."""
+        self._path = os.path.abspath(path)
+        with _opened(self._path, warm=False, lock=False) as saved:
+            self._file_identity = saved._identity()
+
+    def _metadata_json(self) -> str:
+        if self._metadata is None:
+            try:
+                self._metadata = self._metadata_text().decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise FormatError(f"the metadata is damaged: not valid UTF-8: {error}") from None
+        return self._metadata
+
+    @property
+    def metadata(self) -> dict[str, Any] | None:
+        """What was given to `save`, or None. Each access gives a new dict."""
+        text = self._metadata_json()
+        if not text:
+            return None
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise FormatError(f"the metadata is damaged: not valid JSON: {error}") from None
+        if not isinstance(value, dict):
+            raise FormatError("the metadata is damaged: expected a JSON object")
+        return value
+
+    @property
+    def path(self) -> str | None:
+        """Absolute path of the file this index was loaded from, built into or last saved to."""
+        return self._path
+
+    # ---- asking ------------------------------------------------------------------------------
+
+    def _query_any(
+        self,
+        vectors: npt.ArrayLike,
+        k: int,
+        recall: float | None,
+        search_k: int | None,
+        allow: Filter,
+        deny: Filter,
+        radius: float | None,
+        n_jobs: int,
+        packed: bool,
+        exact: bool,
+    ) -> Found:
+        """Answer what `query` does not answer itself: other types, shapes and filters."""
+        self._check_built()
+        queries, single = _inputs.as_queries(
+            vectors, "vectors", self.dim, bits=self.metric == "hamming", packed=packed
+        )
+        return self._answer(
+            queries, None, True, single, k, recall, search_k, allow, deny, radius, n_jobs, exact
+        )
+
+    def _answer(
+        self,
+        queries: npt.NDArray[Any] | None,
+        rows: npt.NDArray[np.uint32] | None,
+        include_self: bool,
+        single: bool,
+        k: int,
+        recall: float | None,
+        search_k: int | None,
+        allow: Filter,
+        deny: Filter,
+        radius: float | None,
+        n_jobs: int,
+        exact: bool,
+    ) -> Found:
+        """Run prepared queries, or those that the items of `rows` are, part by part."""
+        jobs = _inputs.thread_count(n_jobs)
+        given = queries if queries is not None else rows
+        assert given is not None
+        parts = [
+            self._query_many(
+                None if queries is None else queries[part],
+                None if rows is None else rows[part],
+                include_self,
+                k,
+                recall,
+                search_k,
+                radius,
+                jobs,
+                eligible,
+                exact,
+            )
+            for part, eligible in eligible_parts(self, allow, deny, len(given))
+        ]
+        if len(parts) == 1:
+            ids, distances = parts[0]
+        else:
+            ids = np.concatenate([part[0] for part in parts])
+            distances = np.concatenate([part[1] for part in parts])
+        if single:
+            found = int(np.count_nonzero(~np.isnan(distances[0])))
+            return ids[0, :found], distances[0, :found]
+        return self._padded(ids, distances, operator.index(k))
+
+    def _padded(
+        self, ids: npt.NDArray[Any], distances: npt.NDArray[np.float64], k: int
+    ) -> Found:
+        """Widen the answers of a batch to k places: the core gives no more than there are items."""
+        count, width = ids.shape
+        if width == k:
+            return ids, distances
+        all_ids = np.full((count, k), None if self._has_text_ids else -1, dtype=ids.dtype)
+        all_distances = np.full((count, k), np.nan)
+        all_ids[:, :width] = ids
+        all_distances[:, :width] = distances
+        return all_ids, all_distances
+
+    def query_items(
+        self,
+        ids: Id | Ids,
+        k: int = 10,
+        include_self: bool = False,
+        *,
+        recall: float | None = None,
+        search_k: int | None = None,
+        allow: Filter = None,
+        deny: Filter = None,
+        radius: float | None = None,
+        n_jobs: int = 1,
+    ) -> Found:
+        """Find the nearest neighbours of items of the index.
+
+        Parameters
+        ----------
+        ids : id or sequence of ids
+            One id gives answers of shape (r,), several (m, k), as for `query`.
+        k : int, default 10
+            Neighbours wanted.
+        include_self : bool, default False
+            Whether an item may be among its own neighbours. Other items with an equal vector always
+            may.
+        recall, search_k, allow, deny, radius, n_jobs
+            As for `query`.
+
+        Returns
+        -------
+        ids, distances : ndarray
+            As for `query`.
+
+        Raises
+        ------
+        KeyError
+            The index does not hold an id.
+        ValueError, StateError, FormatError
+            As for `query`.
+        """
+        self._check_built()
+        single = _inputs.is_one_id(ids)
+        rows = self._known_rows([ids] if single else ids)
+        return self._answer(
+            None,
+            rows,
+            bool(include_self),
+            single,
+            k,
+            recall,
+            search_k,
+            allow,
+            deny,
+            radius,
+            n_jobs,
+            False,
+        )
+
+    def query_exact(
+        self,
+        vectors: npt.ArrayLike,
+        k: int = 10,
+        *,
+        allow: Filter = None,
+        deny: Filter = None,
+        radius: float | None = None,
+        n_jobs: int = 1,
+        packed: bool = False,
+    ) -> Found:
+        """Find the true nearest neighbours by comparing with every item.
+
+        Takes the parameters of `query`, but for the effort, and returns the same shapes: what
+        `query` is to be compared with. Cost grows with the number of items.
+        """
+        return self._query_any(
+            vectors, k, None, None, allow, deny, radius, n_jobs, packed, True
+        )
+
+    # ---- items -------------------------------------------------------------------------------
+
+    def _known_rows(self, ids: object) -> npt.NDArray[np.uint32]:
+        rows = find_rows(self, ids, "ids")
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
+            place = int(unknown[0])
+            item = list(ids)[place]  # type: ignore[call-overload]
+            raise KeyError(item.item() if isinstance(item, np.generic) else item)
+        return rows.astype(np.uint32)
+
+    def get_vectors(self, ids: Id | Ids, *, packed: bool = False) -> npt.NDArray[Any]:
+        """Return the vectors of items, as the index keeps them.
+
+        Parameters
+        ----------
+        ids : id or sequence of ids
+            One id gives shape (dim,), several (m, dim).
+        packed : bool, default False
+            Return packed bits, uint8 of dim / 8 bytes rounded up (hamming only).
+
+        Returns
+        -------
+        ndarray
+            float32; uint8 of 0 and 1 for hamming.
+
+        Raises
+        ------
+        KeyError
+            The index does not hold an id.
+        StateError
+            The index is closed.
+        """
+        if packed and self.metric != "hamming":
+            raise ValueError("packed: expected False: only a hamming index has packed bits")
+        single = _inputs.is_one_id(ids)
+        vectors = self._vectors(self._known_rows([ids] if single else ids))
+        if self.metric == "hamming" and not packed:
+            vectors = np.unpackbits(vectors, axis=1, count=self.dim)
+        result: npt.NDArray[Any] = vectors[0] if single else vectors
+        return result
+
+    # ---- measuring ---------------------------------------------------------------------------
+
+    def tune(
+        self,
+        queries: npt.ArrayLike | None = None,
+        k: int = 10,
+        *,
+        n_jobs: int = -1,
+        progress: bool | Progress | None = None,
+    ) -> list[dict[str, float]]:
+        """Measure recall against effort, and let `recall=` follow what was measured.
+
+        Parameters
+        ----------
+        queries : array_like, optional
+            (m, dim) typical queries; some thousand give a curve good to about 0.005. Without them
+            nothing is measured and the present curve is returned.
+        k : int, default 10
+            Neighbours that the recall counts.
+        n_jobs : int, default -1
+            Threads; -1 for all cores.
+        progress : True or callable, optional
+            As for `build`.
+
+        Returns
+        -------
+        list of dict
+            Points of the curve for this k, recall ascending: "k", "recall" (0..1), "candidates",
+            "rerank" and "exact" (points inspected in each stage of the search).
+
+        Raises
+        ------
+        ValueError, StateError
+            As for `query`.
+
+        Notes
+        -----
+        Changes this object only, until it is saved. Queries wait meanwhile. Costs an exact search
+        for each query.
+        """
+        self._check_built()
+        wanted = _inputs.whole_number(k, "k", 1, 2**32 - 1)
+        jobs = _inputs.thread_count(n_jobs)
+        if queries is not None:
+            samples = self._batch(queries, "queries")
+            with reporter(progress) as report:
+                self._tune(samples, wanted, jobs, report)
+        return [point for point in self._info()["curve"] if point["k"] == wanted]
+
+    def info(self) -> dict[str, Any]:
+        """Describe the index.
+
+        Returns
+        -------
+        dict
+            "dim", "metric", "dtype", "items", "built", "ids" ("int" or "str"), "path",
+            "metadata"; once built also "n_trees", "leaves", "file_bytes", "vector_bytes",
+            "code_bytes" (of one vector), "format_version", "library_version", "identity",
+            "default_recall", "value_scale", "seed", "scan", "curve" (list of dict) and "sections"
+            (list of dict with "name", "offset" and "bytes").
+        """
+        facts: dict[str, Any] = {
+            "dim": self.dim,
+            "metric": self.metric,
+            "dtype": self.dtype,
+            "ids": "str" if self._has_text_ids else "int",
+            "path": self._path,
+            "metadata": self.metadata,
+        }
+        facts.update(self._info())
+        return facts
+
+    # ---- being an object ---------------------------------------------------------------------
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "Index(closed)"
+        try:
+            items = f"{len(self)} items"
+        except StateError:
+            items = "being built"
+        state = "built" if self.built else "not built"
+        place = "" if self._path is None else f", path={self._path!r}"
+        return (
+            f"Index(dim={self.dim}, metric={self.metric!r}, dtype={self.dtype!r}, "
+            f"{items}, {state}{place})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self._check_built()
+        if self._path is not None:
+            return _load_same, (self._path, self._file_identity)
+        return _from_image, (self._image(),)
+
+
+def load(path: Path, warm: bool = False, lock: bool = False) -> Index:
+    """Open a saved index by mapping its file.
+
+    Parameters
+    ----------
+    path : path
+        A file that `Index.save` or `Index.build` wrote.
+    warm : bool, default False
+        Read the whole file into memory ahead of the first query.
+    lock : bool, default False
+        Keep it there (mlock); may need a higher limit on locked memory.
+
+    Returns
+    -------
+    Index
+        Built and read-only.
+
+    Raises
+    ------
+    FormatError
+        Not an annidx file, a damaged one, or one of a newer format.
+    OSError
+        The file cannot be opened, mapped or locked.
+
+    Notes
+    -----
+    Takes the same fraction of a millisecond for files of any size (unless `warm`); all processes
+    that map a file share its memory.
+    """
+    return _opened(_inputs.file_path(path, "path"), warm=bool(warm), lock=bool(lock))
+
+
+def _opened(path: str, *, warm: bool, lock: bool) -> Index:
+    index = Index.__new__(Index)
+    index._open(os.fsencode(path), warm, lock)
+    index._path = os.path.abspath(path)
+    index._file_identity = index._identity()
+    index._metadata = None
+    return index
+
+
+def _load_same(path: str, identity: str) -> Index:
+    """Unpickle: map the file again, if it still holds the same index."""
+    index = _opened(path, warm=False, lock=False)
+    if index._identity() != identity:
+        index.close()
+        raise FormatError(
+            f"{path}: holds another index than when it was pickled: expected identity {identity}"
+        )
+    return index
+
+
+def _from_image(image: bytes) -> Index:
+    """Unpickle an index that was in memory only."""
+    index = Index.__new__(Index)
+    index._open_image(image)
+    index._path = index._file_identity = index._metadata = None
+    return index
+
+
+def verify(path: Path) -> None:
+    """Check every checksum and every invariant of a file.
+
+    Raises
+    ------
+    FormatError
+        At the first damage; the message tells the section, the place and what was found.
+    OSError
+        The file cannot be read.
+    """
+    _core.verify_path(os.fsencode(_inputs.file_path(path, "path")))
+
+
+def _as_json(metadata: object) -> str:
+    if not isinstance(metadata, dict):
+        raise ValueError(f"metadata: expected a dict, got {_core.described(metadata)}")
+    try:
+        text = json.dumps(metadata, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text.encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"metadata: cannot be written as JSON: {error}") from None
+    return text

@@ -1,0 +1,1086 @@
+// Tests of src_c/format and src_c/file: images of many kinds are built, opened and verified; then
+// truncated, damaged byte by byte and planted with faults; files are mapped and replaced.
+// Build: g++ -std=c++17 -g -O1 -fsanitize=address,undefined -ffp-contract=off -Isrc_c
+//   tests/cpp/test_file_format.cpp src_c/{file,format,format_verify,metric,kernels}.cpp
+//   src_c/simd/*.cpp
+// Run: ./test_file_format [FOLDER]; with a folder, the images are written there and kept.
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "error.h"
+#include "file.h"
+#include "format.h"
+#include "kernels.h"
+
+using namespace annidx;
+using namespace annidx::format;
+
+namespace {
+
+int passed = 0, failed = 0;
+
+bool check(bool good, const std::string& what, int line) {
+  ++(good ? passed : failed);
+  if (!good) std::printf("line %d: %s\n", line, what.c_str());
+  return good;
+}
+#define CHECK(condition) check((condition), #condition, __LINE__)
+#define CHECK_IN(text, part) check_in((text), (part), __LINE__)
+
+void check_in(const std::string& text, const std::string& part, int line) {
+  check(text.find(part) != std::string::npos, "expected '" + part + "' in '" + text + "'", line);
+}
+
+// The message of the Error of this code that `call` throws; "" when it throws none or another.
+template <class Call>
+std::string error_of(ErrorCode code, const Call& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.code() == code ? error.what() : "";
+  }
+  return "";
+}
+
+// ---- images ----------------------------------------------------------------------------
+
+// A copy of exactly its bytes on the heap, so that the sanitizer sees every read outside.
+class Image {
+ public:
+  explicit Image(std::uint64_t bytes) : data_(new std::byte[bytes]()), bytes_(bytes) {}
+  Image(const std::byte* from, std::uint64_t bytes) : Image(bytes) {
+    if (bytes != 0) std::memcpy(data_.get(), from, bytes);
+  }
+  Image(const Image& other) : Image(other.data(), other.bytes()) {}
+  Image& operator=(const Image&) = delete;
+  std::byte* data() const { return data_.get(); }
+  std::uint64_t bytes() const { return bytes_; }
+  FileHeader& header() const { return *static_cast<FileHeader*>(static_cast<void*>(data())); }
+  SectionEntry* table() const {
+    return static_cast<SectionEntry*>(static_cast<void*>(data() + sizeof(FileHeader)));
+  }
+  SectionEntry& entry(Section kind) const {
+    SectionEntry* found = table();
+    while (found->kind != static_cast<std::uint32_t>(kind)) ++found;
+    return *found;
+  }
+  template <class T>
+  T* array(Section kind) const { return mutable_array<T>(data(), kind); }
+  Params& params() const { return *array<Params>(Section::params); }
+  View open() const { return open_view(data(), bytes(), "test"); }
+  void repair_header() const {
+    header().header_crc = 0;
+    const std::uint64_t head = sizeof(FileHeader) + header().section_count * sizeof(SectionEntry);
+    header().header_crc = kernels().crc32c(0, data(), std::min(head, bytes()));
+  }
+
+ private:
+  std::unique_ptr<std::byte[]> data_;
+  std::uint64_t bytes_;
+};
+
+struct Case {
+  const char* name;
+  Metric metric;
+  Dtype dtype;
+  std::uint32_t dim;
+  std::uint32_t items;
+  IdKind ids;
+  ScanKind scan;
+  std::uint32_t trees;
+  bool groups;
+  std::uint32_t rotation_block;
+  std::uint32_t byte_row_bytes;
+  std::uint32_t code_count;
+};
+
+const Case kCases[] = {
+    {"codes_full", Metric::euclidean, Dtype::float32, 13, 75, IdKind::text, ScanKind::codes, 2, true,
+     5, 13, 4},
+    {"codes_plain", Metric::angular, Dtype::float16, 8, 33, IdKind::int64, ScanKind::codes, 1, false,
+     8, 8, 8},
+    {"codes_bytes", Metric::euclidean, Dtype::uint8, 7, 40, IdKind::row, ScanKind::codes, 1, true, 7,
+     0, 4},
+    {"codes_dot", Metric::dot, Dtype::int8, 12, 20, IdKind::row, ScanKind::codes, 3, false, 6, 0,
+     4},
+    {"sketch", Metric::manhattan, Dtype::float32, 9, 30, IdKind::int64, ScanKind::byte_rows, 2, true,
+     0, 9, 0},
+    {"bytes_l1", Metric::manhattan, Dtype::uint8, 5, 21, IdKind::row, ScanKind::byte_rows, 1, false,
+     0, 0, 0},
+    {"bits", Metric::hamming, Dtype::bits, 13, 50, IdKind::text, ScanKind::bits, 2, false, 0, 0, 0},
+    {"plain", Metric::cosine, Dtype::float32, 3, 10, IdKind::row, ScanKind::vectors, 1, false, 0, 0,
+     0},
+    {"one", Metric::cosine, Dtype::int8, 1, 1, IdKind::text, ScanKind::vectors, 1, false, 0, 0, 0},
+    {"empty", Metric::euclidean, Dtype::float32, 2, 0, IdKind::row, ScanKind::vectors, 1, false, 0,
+     0, 0},
+};
+
+// Leaves of a tree as entries; a padding entry has no points. With groups, a group is a block of 16
+// entries of which the last few are padding.
+std::vector<std::uint32_t> leaf_counts(const Case& c, std::mt19937& random) {
+  std::vector<std::uint32_t> counts;
+  for (std::uint32_t left = c.items; left > 0;) {
+    if (c.groups && counts.size() % 16 == 3) counts.resize((counts.size() + 15) / 16 * 16);
+    const std::uint32_t count = std::min<std::uint32_t>(left, 1 + random() % 40);
+    counts.push_back(count);
+    left -= count;
+  }
+  counts.resize((counts.size() + 15) / 16 * 16);
+  return counts;
+}
+
+struct Plan {
+  Params params = {};
+  std::vector<std::vector<std::uint32_t>> leaves;  // of each tree
+  std::vector<std::string> ids;
+};
+
+Plan plan_of(const Case& c, std::mt19937& random) {
+  Plan plan;
+  Params& p = plan.params;
+  p.id_kind = static_cast<std::uint32_t>(c.ids);
+  p.scan_kind = static_cast<std::uint32_t>(c.scan);
+  p.tree_count = c.trees;
+  p.work_dim4 = (c.dim + 3) / 4 * 4;
+  p.code_count = c.code_count;
+  p.rotation_block = c.rotation_block;
+  p.byte_row_bytes = c.byte_row_bytes;
+  p.curve_points = c.items > 1 ? 4 : 0;
+  p.value_scale = 1.0f;
+  p.byte_scale = 0.125f;
+  p.work_scale = 0.5f;
+  p.default_recall = 0.95f;
+  p.leaf_points = 20;
+  for (std::uint32_t t = 0; t < c.trees; ++t) {
+    plan.leaves.push_back(leaf_counts(c, random));
+    p.leaf_entries += static_cast<std::uint32_t>(plan.leaves.back().size());
+    if (c.groups) p.group_entries += 16;
+  }
+  if (c.scan == ScanKind::codes) {
+    for (const std::uint32_t count : plan.leaves[0]) p.block_count += (count + 31) / 32;
+  }
+  for (std::uint32_t i = 0; i < c.items; ++i) {
+    plan.ids.push_back("k\xc3\xb6ln-" + std::to_string(random()) + "-" + std::to_string(i));
+  }
+  return plan;
+}
+
+void fill_floats(const Image& image, Section kind, std::mt19937& random) {
+  const std::uint64_t count = image.open().section_bytes(kind) / 4;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    image.array<float>(kind)[i] = static_cast<float>(random() % 2000) / 100.0f - 10.0f;
+  }
+}
+
+void fill_bytes(const Image& image, Section kind, std::mt19937& random) {
+  const std::uint64_t count = image.open().section_bytes(kind);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    image.array<std::uint8_t>(kind)[i] = static_cast<std::uint8_t>(random());
+  }
+}
+
+std::vector<std::uint32_t> shuffled(std::uint32_t n, std::mt19937& random) {
+  std::vector<std::uint32_t> order(n);
+  std::iota(order.begin(), order.end(), 0u);
+  std::shuffle(order.begin(), order.end(), random);
+  return order;
+}
+
+void fill_vectors(const Image& image, const Case& c, std::mt19937& random) {
+  if (c.dtype == Dtype::float32) return fill_floats(image, Section::vectors, random);
+  fill_bytes(image, Section::vectors, random);
+  const std::uint64_t bytes = image.open().section_bytes(Section::vectors);
+  std::uint8_t* values = image.array<std::uint8_t>(Section::vectors);
+  if (c.dtype == Dtype::float16) {
+    for (std::uint64_t i = 1; i < bytes; i += 2) values[i] &= 0xBF;  // exponent not all ones
+  }
+  if (c.dtype == Dtype::bits && c.dim % 8 != 0) {
+    const std::uint64_t row = row_bytes(c.dtype, c.dim);
+    for (std::uint64_t i = row - 1; i < bytes; i += row) values[i] &= 0xFF << (8 - c.dim % 8);
+  }
+}
+
+void fill_ids(const Image& image, const Case& c, const Plan& plan, std::mt19937& random) {
+  if (c.ids == IdKind::row) return;
+  std::uint32_t* order = image.array<std::uint32_t>(Section::id_order);
+  std::iota(order, order + c.items, 0u);
+  if (c.ids == IdKind::int64) {
+    std::int64_t* ids = image.array<std::int64_t>(Section::ids_int64);
+    for (std::uint32_t i = 0; i < c.items; ++i) {
+      ids[i] = static_cast<std::int64_t>((std::uint64_t{random()} << 32 | i) ^ (i % 2 ? ~0ull : 0));
+    }
+    std::sort(order, order + c.items, [&](auto a, auto b) { return ids[a] < ids[b]; });
+    return;
+  }
+  std::uint64_t* offsets = image.array<std::uint64_t>(Section::id_text_offsets);
+  offsets[0] = 0;
+  for (std::uint32_t i = 0; i < c.items; ++i) {
+    std::memcpy(image.array<char>(Section::id_text) + offsets[i], plan.ids[i].data(),
+                plan.ids[i].size());
+    offsets[i + 1] = offsets[i] + plan.ids[i].size();
+  }
+  std::sort(order, order + c.items, [&](auto a, auto b) { return plan.ids[a] < plan.ids[b]; });
+}
+
+void fill_trees(const Image& image, const Case& c, const Plan& plan, std::mt19937& random) {
+  LeafRange* ranges = image.array<LeafRange>(Section::leaf_ranges);
+  std::uint32_t entry = 0, group = 0;
+  for (std::uint32_t t = 0; t < c.trees; ++t) {
+    const std::uint32_t entries = static_cast<std::uint32_t>(plan.leaves[t].size());
+    image.array<Tree>(Section::trees)[t] = {entry, entries, group, c.groups ? 16u : 0u};
+    for (std::uint32_t b = 0; c.groups && b < 16; ++b, ++group) {
+      const bool real = b < entries / 16;
+      image.array<GroupRange>(Section::group_ranges)[group] =
+          real ? GroupRange{entry / 16 + b, 1} : GroupRange{0, 0};
+      if (!real) {
+        image.array<float>(Section::group_biases)[group] = std::numeric_limits<float>::infinity();
+      }
+    }
+    std::uint64_t first = t == 0 ? 0 : std::uint64_t{t - 1} * c.items;
+    std::uint32_t block = 0;
+    for (const std::uint32_t count : plan.leaves[t]) {
+      ranges[entry] = {count == 0 ? 0 : first, count, count == 0 ? 0 : block};
+      if (count == 0) {
+        image.array<float>(Section::leaf_biases)[entry] = std::numeric_limits<float>::infinity();
+      }
+      first += count;
+      if (t == 0 && c.scan == ScanKind::codes) block += (count + 31) / 32;
+      ++entry;
+    }
+    if (t == 0) continue;
+    const auto slots = shuffled(c.items, random);
+    std::copy(slots.begin(), slots.end(),
+              image.array<std::uint32_t>(Section::tree_slots) + std::uint64_t{t - 1} * c.items);
+  }
+}
+
+void set_code(const Image& image, std::uint64_t block, std::uint32_t code, std::uint32_t point,
+              unsigned value) {
+  std::uint8_t& byte =
+      image.array<std::uint8_t>(Section::codes)[(block * image.params().code_count + code) * 16 +
+                                                point % 16];
+  byte = point < 16 ? static_cast<std::uint8_t>((byte & 0xF0) | value)
+                    : static_cast<std::uint8_t>((byte & 0x0F) | value << 4);
+}
+
+void fill_codes(const Image& image, const Case& c, const Plan& plan, std::mt19937& random) {
+  if (c.scan != ScanKind::codes) return;
+  std::uint64_t block = 0;
+  for (const std::uint32_t count : plan.leaves[0]) {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      for (std::uint32_t m = 0; m < c.code_count; ++m) {
+        set_code(image, block + i / 32, m, i % 32, random() % 16);
+      }
+    }
+    block += (count + 31) / 32;
+  }
+  std::uint16_t* first = image.array<std::uint16_t>(Section::code_first_dims);
+  for (std::uint32_t m = 0; m <= c.code_count; ++m) {
+    first[m] = static_cast<std::uint16_t>(c.dim * m / c.code_count);
+  }
+  std::int8_t* rotation = image.array<std::int8_t>(Section::rotation);
+  for (std::uint32_t row = 0; row < c.dim; ++row) {
+    const std::uint32_t begin = row / c.rotation_block * c.rotation_block;
+    for (std::uint32_t j = 0; j < c.rotation_block && begin + j < c.dim; ++j) {
+      rotation[row * c.rotation_block + j] = static_cast<std::int8_t>(random());
+    }
+  }
+  const auto order = shuffled(c.dim, random);
+  std::copy(order.begin(), order.end(), image.array<std::uint32_t>(Section::rotation_order));
+}
+
+void fill(const Image& image, const Case& c, const Plan& plan, std::mt19937& random) {
+  const auto rows = shuffled(c.items, random);
+  for (std::uint32_t slot = 0; slot < c.items; ++slot) {
+    image.array<std::uint32_t>(Section::slot_rows)[slot] = rows[slot];
+    image.array<std::uint32_t>(Section::row_slots)[rows[slot]] = slot;
+  }
+  fill_vectors(image, c, random);
+  for (const Section kind :
+       {Section::mean, Section::leaf_mults, Section::leaf_biases, Section::leaf_scan_factors,
+        Section::leaf_radii, Section::group_mults, Section::group_biases, Section::code_scalars,
+        Section::codebook, Section::rotation_scales, Section::row_scalars}) {
+    fill_floats(image, kind, random);
+  }
+  fill_bytes(image, Section::leaf_centres, random);
+  fill_bytes(image, Section::group_centres, random);
+  fill_ids(image, c, plan, random);
+  fill_trees(image, c, plan, random);
+  fill_codes(image, c, plan, random);
+  fill_bytes(image, Section::byte_rows, random);
+  for (std::uint32_t i = 0; i < image.params().curve_points; ++i) {
+    image.array<CurvePoint>(Section::curve)[i] = {i < 2 ? 1u : 10u, 0.5f + 0.25f * (i % 2), 10 * i,
+                                                  5, 3, 0};
+  }
+}
+
+Image make(const Case& c) {
+  std::mt19937 random(42);
+  const Plan plan = plan_of(c, random);
+  const std::string text = std::accumulate(plan.ids.begin(), plan.ids.end(), std::string());
+  const auto sections = plan_sections(c.metric, c.dtype, c.dim, c.items, plan.params, text.size());
+  Image image(image_bytes(sections));
+  begin_image(image.data(), c.metric, c.dtype, c.dim, c.items, plan.params, sections, "0.1.0-test");
+  seal_image(image.data());  // so that open() finds the sections to fill
+  fill(image, c, plan, random);
+  seal_image(image.data());
+  return image;
+}
+
+std::string open_error(const Image& image) {
+  return error_of(ErrorCode::format, [&] { image.open(); });
+}
+
+std::string verify_error(const Image& image) {
+  return error_of(ErrorCode::format, [&] { verify_deep(image.open(), "test"); });
+}
+
+// True when the image is either good or refused as a file; anything else escapes and ends the test.
+void open_and_verify(const Image& image) {
+  try {
+    verify_deep(image.open(), "test");
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::format) CHECK(error.code() == ErrorCode::format);
+  }
+}
+
+// ---- tests of format -------------------------------------------------------------------
+
+void test_good_image(const Case& c) {
+  const Image image = make(c);
+  const View view = image.open();
+  verify_deep(view, c.name);
+  CHECK(view.header->item_count == c.items && view.header->dim == c.dim);
+  CHECK(view.section_bytes(Section::vectors) == c.items * row_bytes(c.dtype, c.dim));
+  CHECK(view.section(Section::metadata) != nullptr && view.section_bytes(Section::metadata) == 0);
+  CHECK((view.section(Section::codes) != nullptr) == (c.scan == ScanKind::codes));
+  const Image again = make(c);
+  CHECK(std::memcmp(again.data(), image.data(), image.bytes()) == 0);
+}
+
+void test_every_truncation(const Case& c) {
+  const Image image = make(c);
+  std::uint64_t refused = 0;
+  for (std::uint64_t bytes = 0; bytes < image.bytes(); ++bytes) {
+    refused += !open_error(Image(image.data(), bytes)).empty();
+  }
+  CHECK(refused == image.bytes());
+  Image longer(image.bytes() + 1);
+  std::memcpy(longer.data(), image.data(), image.bytes());
+  CHECK_IN(open_error(longer), "appended");
+}
+
+void test_every_head_byte(const Case& c) {
+  const Image image = make(c);
+  const std::uint64_t head =
+      sizeof(FileHeader) + image.header().section_count * sizeof(SectionEntry);
+  std::uint64_t refused = 0;
+  for (std::uint64_t at = 0; at < head; ++at) {
+    for (const unsigned flip : {0x01u, 0x80u, 0xFFu}) {
+      const Image bad(image);
+      bad.data()[at] ^= std::byte(flip);
+      refused += !open_error(bad).empty();
+      bad.repair_header();
+      open_and_verify(bad);
+    }
+  }
+  CHECK(refused == 3 * head);
+}
+
+void test_every_body_byte(const Case& c) {
+  const Image image = make(c);
+  const std::uint64_t body = sizeof(FileHeader) + image.header().section_count * sizeof(SectionEntry);
+  std::uint64_t refused = 0, tried = 0;
+  const Image bad(image);
+  for (std::uint64_t at = body; at < image.bytes(); ++at, ++tried) {
+    bad.data()[at] ^= std::byte(1u << at % 8);
+    refused += !verify_error(bad).empty();
+    bad.data()[at] = image.data()[at];
+  }
+  CHECK(refused == tried);
+}
+
+// Bytes of any kind anywhere, with every checksum repaired: good or refused, never a crash.
+void test_random_damage(const Case& c) {
+  const Image image = make(c);
+  std::mt19937 random(7);
+  const unsigned values[] = {0, 1, 0x7F, 0x80, 0xFE, 0xFF};
+  for (int round = 0; round < 1500; ++round) {
+    const Image bad(image);
+    const bool repaired = round % 3 != 0;
+    const std::uint64_t begin = round % 2 == 0 ? image.table()[0].offset : 0;
+    for (unsigned i = 0; i < 1 + random() % 4; ++i) {
+      const std::uint64_t at = begin + random() % (image.bytes() - begin);
+      const std::uint64_t width = std::min<std::uint64_t>(1u << random() % 4, image.bytes() - at);
+      std::memset(bad.data() + at, static_cast<int>(values[random() % 6]), width);
+    }
+    if (repaired && begin != 0) seal_image(bad.data());
+    if (repaired) bad.repair_header();
+    open_and_verify(bad);
+  }
+}
+
+void test_message_families() {
+  const Image image = make(kCases[0]);
+  CHECK(open_error(image).empty());
+  CHECK_IN(open_error(Image(0)), "test is not an annidx file: it is empty");
+  const Image text(image);
+  std::memcpy(text.data(), "PK\x03\x04hello", 9);
+  CHECK_IN(open_error(text), "is not an annidx file: starts with 50 4b 03 04 68 65 6c 6c, expected 89");
+  CHECK_IN(open_error(Image(image.data(), 5)), "is damaged: it is cut short");
+  CHECK_IN(open_error(Image(image.data(), image.bytes() - 1)),
+           "expected " + std::to_string(image.bytes()) + " bytes, found " +
+               std::to_string(image.bytes() - 1) + " bytes");
+
+  const Image newer(image);
+  newer.header().version = 7;
+  CHECK_IN(open_error(newer), "was written in format version 7 by annidx 0.1.0-test; this annidx "
+                              "reads version 1; upgrade annidx");
+  const Image swapped(image);
+  swapped.header().endian_mark = 0x04030201;
+  CHECK_IN(open_error(swapped), "big-endian");
+
+  const Image body(image);
+  body.array<std::uint8_t>(Section::leaf_ranges)[3] ^= 1;
+  CHECK_IN(verify_error(body),
+           "test is damaged: section 'leaf_ranges' at offset " +
+               std::to_string(image.entry(Section::leaf_ranges).offset) + ": expected checksum");
+}
+
+struct Fault {
+  const char* what;
+  std::size_t image;  // of kCases
+  std::function<void(const Image&)> plant;
+  const char* message;
+};
+
+template <class T>
+std::function<void(const Image&)> set(Section kind, std::uint64_t index, T value) {
+  return [=](const Image& image) { image.array<T>(kind)[index] = value; };
+}
+
+// Sets an element of a section to another's value.
+template <class T>
+std::function<void(const Image&)> copy(Section kind, std::uint64_t to, std::uint64_t from) {
+  return [=](const Image& image) { image.array<T>(kind)[to] = image.array<T>(kind)[from]; };
+}
+
+std::function<void(const Image&)> param(std::uint32_t Params::*field, std::uint32_t value) {
+  return [=](const Image& image) { image.params().*field = value; };
+}
+
+std::function<void(const Image&)> field(std::uint32_t FileHeader::*member, std::uint32_t value) {
+  return [=](const Image& image) { image.header().*member = value; };
+}
+
+const float kNan = std::numeric_limits<float>::quiet_NaN();
+const float kInf = std::numeric_limits<float>::infinity();
+
+std::vector<Fault> planted_faults() {
+  using u16 = std::uint16_t;
+  using u32 = std::uint32_t;
+  using u64 = std::uint64_t;
+  using u8 = std::uint8_t;
+  return {
+      // Header and params.
+      {"metric 0", 0, field(&FileHeader::metric, 0), "'metric'"},
+      {"metric 7", 0, field(&FileHeader::metric, 7), "'metric'"},
+      {"dtype 6", 0, field(&FileHeader::dtype, 6), "'dtype'"},
+      {"euclidean bits", 0, field(&FileHeader::dtype, 5), "metric can be stored as"},
+      {"angular uint8", 1, field(&FileHeader::dtype, 4), "metric can be stored as"},
+      {"dim 0", 0, field(&FileHeader::dim, 0), "'dim'"},
+      {"dim too large", 0, field(&FileHeader::dim, kMaxDim + 1), "'dim'"},
+      {"dim other", 0, field(&FileHeader::dim, 14), "expected"},
+      {"too many items", 0, [](const Image& i) { i.header().item_count = kMaxItems + 1; },
+       "'item_count'"},
+      {"an item more", 0, [](const Image& i) { ++i.header().item_count; }, "'vectors'"},
+      {"library version unended", 0,
+       [](const Image& i) { std::memset(i.header().library_version, 'x', 16); }, "library_version"},
+      {"header reserved", 0, [](const Image& i) { i.header().reserved[35] = 1; }, "'reserved'"},
+      {"id kind", 0, param(&Params::id_kind, 3), "'id_kind'"},
+      {"id kind other", 0, param(&Params::id_kind, 0), "'id_order'"},
+      {"scan kind", 0, param(&Params::scan_kind, 9), "'scan_kind'"},
+      {"scan kind of another metric", 0, param(&Params::scan_kind, 2), "'scan_kind'"},
+      {"no trees", 0, param(&Params::tree_count, 0), "'tree_count'"},
+      {"trees without end", 8, param(&Params::tree_count, 0xFFFFFFFF), "'leaf_entries'"},
+      {"work dim", 0, param(&Params::work_dim4, 20), "'work_dim4'"},
+      {"leaf entries", 0, param(&Params::leaf_entries, 17), "'leaf_entries'"},
+      {"group entries", 0, param(&Params::group_entries, 1), "'group_entries'"},
+      {"groups without groups", 1, param(&Params::group_entries, 16), "'group_ranges'"},
+      {"codes 5", 0, param(&Params::code_count, 5), "'code_count'"},
+      {"codes 260", 0, param(&Params::code_count, 260), "'code_count'"},
+      {"blocks 1", 0, param(&Params::block_count, 1), "'block_count'"},
+      {"codes without codes", 4, param(&Params::code_count, 4), "'code_count'"},
+      {"rotation without codes", 4, param(&Params::rotation_block, 4), "'rotation_block'"},
+      {"rotation too wide", 0, param(&Params::rotation_block, 14), "'rotation_block'"},
+      {"no rotation", 0, param(&Params::rotation_block, 0), "'rotation_block'"},
+      {"byte rows missing", 0, param(&Params::byte_row_bytes, 0), "'byte_row_bytes'"},
+      {"byte rows of bytes", 2, param(&Params::byte_row_bytes, 7), "'byte_row_bytes'"},
+      {"byte rows short", 0, param(&Params::byte_row_bytes, 12), "'byte_row_bytes'"},
+      {"byte rows long", 0, param(&Params::byte_row_bytes, 16), "'byte_row_bytes'"},
+      {"sketch without rows", 4, param(&Params::byte_row_bytes, 0), "'byte_row_bytes'"},
+      {"bits with byte rows", 6, param(&Params::byte_row_bytes, 13), "'byte_row_bytes'"},
+      {"given floats", 0, param(&Params::given_bytes, 1), "'given_bytes'"},
+      {"given twice", 2, param(&Params::given_bytes, 2), "'given_bytes'"},
+      {"params reserved", 0, [](const Image& i) { *(std::end(i.params().reserved) - 1) = 1; }, "'reserved'"},
+      {"value scale", 0, [](const Image& i) { i.params().value_scale = kNan; }, "'value_scale'"},
+      {"work scale", 0, [](const Image& i) { i.params().work_scale = 0.75f; }, "'work_scale'"},
+      {"no work scale", 0, [](const Image& i) { i.params().work_scale = 0.0f; }, "'work_scale'"},
+      {"no value scale", 3, [](const Image& i) { i.params().value_scale = 0.0f; }, "'value_scale'"},
+      {"no byte scale", 4, [](const Image& i) { i.params().byte_scale = 0.0f; }, "'byte_scale'"},
+      {"byte scale", 0, [](const Image& i) { i.params().byte_scale = kInf; }, "'byte_scale'"},
+      {"byte offset", 0, [](const Image& i) { i.params().byte_offset = kInf; }, "'byte_offset'"},
+      {"recall", 0, [](const Image& i) { i.params().default_recall = 1.5f; }, "'default_recall'"},
+      // Rows, ids.
+      {"NaN in vectors", 0, set(Section::vectors, 17, kNan), "'vectors'"},
+      {"infinity in float16", 1, set<u16>(Section::vectors, 5, 0xFC00), "'vectors'"},
+      {"bit after the last", 6, set<u8>(Section::vectors, 1, 0x04), "after the last dimension"},
+      {"slot_rows twice", 0, copy<u32>(Section::slot_rows, 1, 0), "'row_slots'"},
+      {"slot_rows outside", 0, set<u32>(Section::slot_rows, 3, 75), "'slot_rows'"},
+      {"row_slots not inverse", 0, copy<u32>(Section::row_slots, 5, 6), "'row_slots'"},
+      {"id_order outside", 1, set<u32>(Section::id_order, 0, 33), "'id_order'"},
+      {"id_order twice", 1, copy<u32>(Section::id_order, 1, 0), "'id_order'"},
+      {"ids unsorted", 1,
+       [](const Image& i) {
+         std::swap(i.array<u32>(Section::id_order)[4], i.array<u32>(Section::id_order)[5]);
+       },
+       "'id_order'"},
+      {"ids repeated", 1, copy<std::int64_t>(Section::ids_int64, 7, 8), "'id_order'"},
+      {"text ids unsorted", 0,
+       [](const Image& i) {
+         std::swap(i.array<u32>(Section::id_order)[4], i.array<u32>(Section::id_order)[5]);
+       },
+       "'id_order'"},
+      {"text from 1", 0, set<u64>(Section::id_text_offsets, 0, 1), "'id_text_offsets'"},
+      {"text backwards", 0, set<u64>(Section::id_text_offsets, 9, 1), "'id_text_offsets'"},
+      {"text outside", 0, set<u64>(Section::id_text_offsets, 9, ~0ull), "'id_text_offsets'"},
+      {"text unfinished", 8, set<u64>(Section::id_text_offsets, 1, 2), "'id_text'"},
+      {"UTF-8 cut", 0, set<u8>(Section::id_text, 2, 'x'), "UTF-8"},
+      {"UTF-8 lead", 0, set<u8>(Section::id_text, 4, 0xFF), "UTF-8"},
+      {"UTF-8 surrogate", 0,
+       [](const Image& i) { std::memcpy(i.array<u8>(Section::id_text), "\xed\xa0\x80", 3); },
+       "UTF-8"},
+      {"UTF-8 overlong", 0,
+       [](const Image& i) { std::memcpy(i.array<u8>(Section::id_text), "\xc0\xaf", 2); }, "UTF-8"},
+      // Trees.
+      {"tree start", 0, [](const Image& i) { i.array<Tree>(Section::trees)[1].first_leaf_entry = 0; },
+       "'trees'"},
+      {"tree without end", 0,
+       [](const Image& i) { i.array<Tree>(Section::trees)[1].leaf_entry_count = 0xFFFFFFF0; },
+       "'trees'"},
+      {"tree groups", 0,
+       [](const Image& i) { i.array<Tree>(Section::trees)[0].group_entry_count = 48; }, "'trees'"},
+      {"tree empty", 7, [](const Image& i) { i.array<Tree>(Section::trees)[0].leaf_entry_count = 0; },
+       "'trees'"},
+      {"leaves overlap", 0, [](const Image& i) { --i.array<LeafRange>(Section::leaf_ranges)[1].first; },
+       "'leaf_ranges'"},
+      {"leaf too large", 0,
+       [](const Image& i) { i.array<LeafRange>(Section::leaf_ranges)[0].count = 0xFFFFFFFF; },
+       "'leaf_ranges'"},
+      {"leaf shorter", 7, [](const Image& i) { --i.array<LeafRange>(Section::leaf_ranges)[0].count; },
+       "expected"},
+      {"leaf block", 0,
+       [](const Image& i) { ++i.array<LeafRange>(Section::leaf_ranges)[1].first_block; },
+       "'leaf_ranges'"},
+      {"padding leaf", 7,
+       [](const Image& i) { i.array<LeafRange>(Section::leaf_ranges)[15].first = 1; },
+       "'leaf_ranges'"},
+      {"padding bias", 7, set(Section::leaf_biases, 15, 1.0f), "'leaf_biases'"},
+      {"leaf bias", 7, set(Section::leaf_biases, 0, kInf), "'leaf_biases'"},
+      {"leaf bias NaN", 7, set(Section::leaf_biases, 0, kNan), "'leaf_biases'"},
+      {"leaf mult", 7, set(Section::leaf_mults, 0, kNan), "'leaf_mults'"},
+      {"group start", 0,
+       [](const Image& i) { ++i.array<GroupRange>(Section::group_ranges)[0].first_leaf_block; },
+       "'group_ranges'"},
+      {"group too large", 0,
+       [](const Image& i) { i.array<GroupRange>(Section::group_ranges)[0].leaf_blocks = ~0u; },
+       "'group_ranges'"},
+      {"group padding bias", 0, set(Section::group_biases, 15, 0.0f), "'group_biases'"},
+      {"tree_slots twice", 0, copy<u32>(Section::tree_slots, 1, 0), "'tree_slots'"},
+      {"tree_slots outside", 0, set<u32>(Section::tree_slots, 2, ~0u), "'tree_slots'"},
+      // Codes, curve.
+      {"first dims start", 0, set<u16>(Section::code_first_dims, 0, 1), "'code_first_dims'"},
+      {"first dims backwards", 0, set<u16>(Section::code_first_dims, 2, 0), "'code_first_dims'"},
+      {"first dims end", 0, set<u16>(Section::code_first_dims, 4, 12), "'code_first_dims'"},
+      {"first dims outside", 0, set<u16>(Section::code_first_dims, 3, 60000), "'code_first_dims'"},
+      {"codebook", 0, set(Section::codebook, 3, kInf), "'codebook'"},
+      {"code scalar", 0, set(Section::code_scalars, 3, kNan), "'code_scalars'"},
+      {"row scalar", 0, set(Section::row_scalars, 3, kNan), "'row_scalars'"},
+      {"rotation order", 0, copy<u32>(Section::rotation_order, 1, 0), "'rotation_order'"},
+      {"rotation padding", 0, set<u8>(Section::rotation, 13 * 5 - 1, 1), "'rotation'"},
+      {"code padding", 0,
+       [](const Image& i) { set_code(i, i.params().block_count - 1, 0, 31, 1); }, "'codes'"},
+      {"curve k", 0, [](const Image& i) { i.array<CurvePoint>(Section::curve)[0].k = 0; }, "'curve'"},
+      {"curve k backwards", 0, [](const Image& i) { i.array<CurvePoint>(Section::curve)[3].k = 2; },
+       "k ascending"},
+      {"curve recall", 0,
+       [](const Image& i) { i.array<CurvePoint>(Section::curve)[1].recall = 1.5f; }, "0 to 1"},
+      {"curve falls", 0,
+       [](const Image& i) { i.array<CurvePoint>(Section::curve)[1].recall = 0.1f; },
+       "recall ascending"},
+      {"curve NaN", 0, [](const Image& i) { i.array<CurvePoint>(Section::curve)[1].recall = kNan; },
+       "0 to 1"},
+      {"curve reserved", 0,
+       [](const Image& i) { i.array<CurvePoint>(Section::curve)[1].reserved = 1; }, "reserved"},
+      {"gap", 0,
+       [](const Image& i) {
+         const SectionEntry& mean = i.entry(Section::mean);
+         i.data()[mean.offset + mean.bytes] = std::byte{1};
+       },
+       "padding at offset"},
+  };
+}
+
+void test_planted_faults() {
+  for (const Fault& fault : planted_faults()) {
+    const Image bad = make(kCases[fault.image]);
+    fault.plant(bad);
+    seal_image(bad.data());
+    const std::string message = verify_error(bad);
+    check(message.find(fault.message) != std::string::npos &&
+              message.find("test is damaged: ") == 0,
+          std::string(fault.what) + ": got '" + message + "'", __LINE__);
+  }
+}
+
+void test_table_faults() {
+  const auto with = [](const std::function<void(const Image&)>& change) {
+    const Image bad = make(kCases[0]);
+    change(bad);
+    bad.repair_header();
+    return open_error(bad);
+  };
+  CHECK_IN(with([](const Image& i) { i.table()[1].offset += 64; }), "table entry 1");
+  CHECK_IN(with([](const Image& i) { i.table()[1].offset = ~0ull - 63; }), "table entry 1");
+  CHECK_IN(with([](const Image& i) { i.table()[1].bytes = ~0ull; }), "inside the file");
+  CHECK_IN(with([](const Image& i) { i.table()[1].bytes -= 52; }), "expected");
+  CHECK_IN(with([](const Image& i) { i.table()[1].record_bytes = 0; }), "whole number of records");
+  CHECK_IN(with([](const Image& i) { i.table()[1].record_bytes = 4; }), "records of 52");
+  CHECK_IN(with([](const Image& i) { i.table()[1].reserved = 1; }), "reserved");
+  CHECK_IN(with([](const Image& i) { i.table()[1].flags = 3; }), "flags");
+  CHECK_IN(with([](const Image& i) { i.table()[1].flags = 0; }), "flags");
+  CHECK_IN(with([](const Image& i) { i.table()[1].kind = 1; }), "a kind above 1");
+  CHECK_IN(with([](const Image& i) { i.table()[0].kind = 0; }), "a kind above 0");
+  CHECK_IN(with([](const Image& i) { i.table()[0].crc ^= 1; }), "'params'");
+  CHECK_IN(with([](const Image& i) { i.header().section_count = 0; }), "section_count");
+  CHECK_IN(with([](const Image& i) { i.header().section_count = 65; }), "section_count");
+  CHECK_IN(with([](const Image& i) { i.header().file_bytes -= 1; }), "appended");
+  CHECK_IN(with([](const Image& i) { i.header().version = 0; }), "'version'");
+  const auto last = [](const Image& i) -> SectionEntry& {
+    return i.table()[i.header().section_count - 1];
+  };
+  CHECK_IN(with([&](const Image& i) { last(i).kind = 40; }), "section 'metadata'");
+  CHECK_IN(with([&](const Image& i) { last(i).kind = 40, last(i).flags = 1; }),
+           "needs section kind 40, which this annidx does not know; upgrade annidx");
+
+  const Image identity = make(kCases[0]);
+  identity.header().identity[7] ^= 1;
+  identity.repair_header();
+  CHECK(open_error(identity).empty());
+  CHECK_IN(verify_error(identity), "'identity'");
+}
+
+// The image with a section of an unknown kind behind the metadata.
+Image with_unknown_section(const Image& image, std::uint32_t flags) {
+  const std::uint64_t table_end =
+      sizeof(FileHeader) + image.header().section_count * sizeof(SectionEntry);
+  const std::uint64_t old_body = image.table()[0].offset;
+  const std::uint64_t body = (table_end + sizeof(SectionEntry) + 63) / 64 * 64;
+  const std::uint64_t at = (body + image.bytes() - old_body + 63) / 64 * 64;
+  Image grown(at + 10);
+  std::memcpy(grown.data(), image.data(), table_end);
+  std::memcpy(grown.data() + body, image.data() + old_body, image.bytes() - old_body);
+  FileHeader& header = grown.header();
+  for (std::uint32_t i = 0; i < header.section_count; ++i) grown.table()[i].offset += body - old_body;
+  grown.table()[header.section_count++] = {99, flags, at, 10, 5, 0, 0};
+  header.file_bytes = grown.bytes();
+  seal_image(grown.data());
+  return grown;
+}
+
+// What a saver writes: head, body, metadata.
+Image saved(const View& view, const std::string& metadata) {
+  const auto head = head_with_metadata(view, metadata);
+  const std::uint64_t body = body_end(view) - head_bytes(view);
+  Image image(head.size() + body + metadata.size());
+  std::memcpy(image.data(), head.data(), head.size());
+  std::memcpy(image.data() + head.size(), view.image + head_bytes(view), body);
+  std::memcpy(image.data() + head.size() + body, metadata.data(), metadata.size());
+  return image;
+}
+
+void test_metadata() {
+  for (const Case& c : kCases) {
+    const Image image = make(c);
+    const std::string metadata = "{\"model\": \"caf\xc3\xa9\"}";
+    const Image with = saved(image.open(), metadata);
+    const View view = with.open();
+    verify_deep(view, "test");
+    CHECK(view.section_bytes(Section::metadata) == metadata.size());
+    CHECK(std::memcmp(view.section(Section::metadata), metadata.data(), metadata.size()) == 0);
+    CHECK(std::memcmp(view.header->identity, image.header().identity, 16) == 0);
+    const Image without = saved(view, "");
+    CHECK(without.bytes() == image.bytes() &&
+          std::memcmp(without.data(), image.data(), image.bytes()) == 0);
+    for (const bool first_with : {false, true}) {
+      const Image unknown = with_unknown_section(first_with ? with : image, 0);
+      verify_deep(unknown.open(), "test");
+      CHECK(unknown.open().section(static_cast<Section>(99)) != nullptr);
+      const Image dropped = saved(unknown.open(), "");
+      CHECK(dropped.bytes() == image.bytes() &&
+            std::memcmp(dropped.data(), image.data(), image.bytes()) == 0);
+    }
+    CHECK_IN(open_error(with_unknown_section(image, kRequired)), "needs section kind 99");
+  }
+  const Image image = make(kCases[0]);
+  CHECK_IN(error_of(ErrorCode::invalid_argument,
+                    [&] { head_with_metadata(image.open(), "\xff"); }),
+           "UTF-8");
+}
+
+void test_plan() {
+  std::mt19937 random(42);
+  Params params = plan_of(kCases[7], random).params;
+  const auto refused = [&](Metric metric, Dtype dtype, std::uint32_t dim, std::uint64_t items) {
+    return error_of(ErrorCode::invalid_argument,
+                    [&] { plan_sections(metric, dtype, dim, items, params, 0); });
+  };
+  CHECK(refused(Metric::cosine, Dtype::float32, 3, 10).empty());
+  CHECK_IN(refused(Metric::cosine, Dtype::uint8, 3, 10), "'dtype'");
+  CHECK_IN(refused(Metric::cosine, Dtype::float32, 5, 10), "'work_dim4'");
+  CHECK_IN(refused(Metric::cosine, Dtype::float32, 3, kMaxItems + 1), "'item_count'");
+  params.tree_count = 0xF000000;
+  params.leaf_entries = 0xF0000000;
+  CHECK(refused(Metric::cosine, Dtype::float32, 3, kMaxItems).empty());  // 2^62 bytes: they fit
+  params.tree_count = 1;
+  const auto sections =
+      plan_sections(Metric::cosine, Dtype::float32, 3, kMaxItems, params, 0);
+  CHECK(image_bytes(sections) > std::uint64_t{kMaxItems} * 20);
+  auto huge = sections;
+  huge[1].bytes = ~0ull - 100;
+  CHECK_IN(error_of(ErrorCode::invalid_argument, [&] { image_bytes(huge); }), "64-bit");
+  CHECK(std::is_sorted(sections.begin(), sections.end(),
+                       [](const auto& a, const auto& b) { return a.kind < b.kind; }));
+  CHECK(std::string(section_name(Section::leaf_ranges)) == "leaf_ranges");
+  CHECK(std::string(section_name(static_cast<Section>(77))) == "unknown");
+}
+
+void test_progress_covers_the_body() {
+  const Image image = make(kCases[0]);
+  std::uint64_t told = 0, expected = 0;
+  for (std::uint32_t i = 0; i < image.header().section_count; ++i) expected += image.table()[i].bytes;
+  const Progress count = [&](std::uint64_t, std::uint64_t bytes) { told += bytes; };
+  verify_deep(image.open(), "test", count);
+  CHECK(told == expected);
+  seal_image(image.data(), count);
+  CHECK(told == 2 * expected);
+  struct Stop {};
+  bool stopped = false;
+  try {
+    verify_deep(image.open(), "test", [](std::uint64_t, std::uint64_t) { throw Stop(); });
+  } catch (const Stop&) {
+    stopped = true;
+  }
+  CHECK(stopped);
+}
+
+// ---- tests of file ---------------------------------------------------------------------
+
+class Folder {
+ public:
+  Folder() {
+    char name[] = "/tmp/annidx-test-XXXXXX";
+    path_ = ::mkdtemp(name);
+  }
+  ~Folder() {
+    for (const std::string& name : names()) ::unlink((path_ + "/" + name).c_str());
+    ::rmdir(path_.c_str());
+  }
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+  std::vector<std::string> names() const {
+    std::vector<std::string> found;
+    DIR* folder = ::opendir(path_.c_str());
+    while (const dirent* entry = ::readdir(folder)) {
+      const std::string name = entry->d_name;
+      if (name != "." && name != "..") found.push_back(name);
+    }
+    ::closedir(folder);
+    std::sort(found.begin(), found.end());
+    return found;
+  }
+
+ private:
+  std::string path_;
+};
+
+void write_file(const std::string& path, const std::string& text) {
+  AtomicFile file(path);
+  file.append(text.data(), text.size());
+  file.commit();
+}
+
+std::string read_file(const std::string& path) {
+  const MappedFile file(path);
+  std::string text;
+  for (std::uint64_t i = 0; i < file.bytes(); ++i) text += static_cast<char>(file.data()[i]);
+  return text;
+}
+
+// errno of the Error(io) that `call` throws; its path must be `path`. 0 when it throws none.
+template <class Call>
+int io_errno(const std::string& path, const Call& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::io && error.path() == path);
+    CHECK_IN(error.what(), "'" + path + "'");
+    CHECK_IN(error.what(), "(errno " + std::to_string(error.os_errno()) + ")");
+    return error.os_errno();
+  }
+  return 0;
+}
+
+int open_descriptors() {
+  int count = 0;
+  for (int number = 0; number < 256; ++number) count += ::fcntl(number, F_GETFD) != -1;
+  return count;
+}
+
+void test_mapped_file() {
+  const Folder folder;
+  const std::string path = folder / "data";
+  const std::string text(200000, 'x');
+  write_file(path, text);
+  const int descriptors = open_descriptors();
+  MappedFile file(path);
+  CHECK(open_descriptors() == descriptors);
+  CHECK(file.bytes() == text.size() && file.path() == path && file.mutable_data() == nullptr);
+  CHECK(file.stamp() == stamp_of(path) && file.stamp().bytes == text.size());
+  file.advise_random();
+  file.warm();
+  CHECK(file.resident_bytes() == text.size());
+  file.release(5000, ~0ull);
+  file.release(~0ull, 1);
+  CHECK(file.data()[199999] == std::byte{'x'});
+  release_borrowed(file.data() + 1, file.bytes() - 1);
+  CHECK(file.data()[100000] == std::byte{'x'});
+  file.lock();
+
+  write_file(path, "new");
+  CHECK(!(file.stamp() == stamp_of(path)));
+  CHECK(file.data()[0] == std::byte{'x'});
+  CHECK(read_file(path) == "new");
+
+  write_file(folder / "empty", "");
+  MappedFile empty(folder / "empty");
+  CHECK(empty.bytes() == 0 && empty.data() == nullptr && empty.resident_bytes() == 0);
+  empty.warm();
+  empty.lock();
+  empty.advise_random();
+  empty.release(0, 10);
+}
+
+void test_what_cannot_be_mapped() {
+  const Folder folder;
+  const auto open = [](const std::string& path) { MappedFile file(path); };
+  const std::string missing = folder / "missing", pipe = folder / "pipe", dir = folder / "";
+  CHECK(io_errno(missing, [&] { open(missing); }) == ENOENT);
+  CHECK(io_errno(missing, [&] { stamp_of(missing); }) == ENOENT);
+  CHECK(io_errno(dir, [&] { open(dir); }) == EISDIR);
+  CHECK(::mkfifo(pipe.c_str(), 0600) == 0);
+  CHECK(io_errno(pipe, [&] { open(pipe); }) == ENODEV);
+  CHECK(io_errno("/dev/null", [&] { open("/dev/null"); }) == ENODEV);
+  CHECK_IN(error_of(ErrorCode::io, [&] { open(missing); }),
+           "cannot open '" + missing + "': No such file or directory (errno 2)");
+}
+
+void test_atomic_replacement() {
+  const Folder folder;
+  const std::string path = folder / "index";
+  write_file(path, "old");
+  {
+    AtomicFile file(path);
+    file.append("unfinished", 10);
+    const auto names = folder.names();
+    CHECK(names.size() == 2 && names[0].rfind(".index.", 0) == 0 &&
+          names[0].substr(names[0].size() - 4) == ".tmp");
+    CHECK(read_file(path) == "old");
+  }
+  CHECK(folder.names() == std::vector<std::string>{"index"} && read_file(path) == "old");
+  try {
+    AtomicFile file(path);
+    file.append("unfinished", 10);
+    throw std::bad_alloc();
+  } catch (const std::bad_alloc&) {
+  }
+  CHECK(folder.names() == std::vector<std::string>{"index"} && read_file(path) == "old");
+  {
+    AtomicFile one(path), two(path);
+    one.append("one", 3);
+    two.append("twotwo", 6);
+    two.write_at(1, "W", 1);
+    one.commit();
+    CHECK(read_file(path) == "one");
+    two.commit();
+  }
+  CHECK(folder.names() == std::vector<std::string>{"index"} && read_file(path) == "tWotwo");
+}
+
+void test_writable_mapping() {
+  const Folder folder;
+  const std::string path = folder / "index";
+  const int descriptors = open_descriptors();
+  {
+    AtomicFile file(path);
+    auto memory = file.map_writable(100000);
+    CHECK(memory->bytes() == 100000 && memory->mutable_data() == memory->data());
+    CHECK(memory->data()[99999] == std::byte{0});
+    memory->mutable_data()[70000] = std::byte{'a'};
+    memory->release(0, 100000);
+    CHECK(memory->data()[70000] == std::byte{'a'});
+    memory.reset();
+    file.write_at(100000, "tail", 4);
+    file.commit();
+  }
+  const std::string text = read_file(path);
+  CHECK(text.size() == 100004 && text[70000] == 'a' && text.substr(100000) == "tail");
+  AtomicFile none(path);
+  CHECK(none.map_writable(0)->data() == nullptr);
+  CHECK(open_descriptors() == descriptors + 1);
+}
+
+void test_permissions() {
+  const Folder folder;
+  const auto mode_with = [&](mode_t mask) {
+    const mode_t before = ::umask(mask);
+    write_file(folder / "index", "x");
+    ::umask(before);
+    struct stat status;
+    CHECK(::stat((folder / "index").c_str(), &status) == 0);
+    return status.st_mode & 0777;
+  };
+  CHECK(mode_with(022) == 0644);
+  CHECK(mode_with(077) == 0600);  // also when a file of other permissions is replaced
+  CHECK(mode_with(0) == 0666);
+}
+
+void test_links_and_odd_destinations() {
+  const Folder folder;
+  const auto save = [](const std::string& path) { write_file(path, "new"); };
+  write_file(folder / "target", "old");
+  CHECK(::symlink("target", (folder / "link").c_str()) == 0);
+  CHECK(::symlink((folder / "link").c_str(), (folder / "link2").c_str()) == 0);
+  CHECK(::symlink("absent", (folder / "dangling").c_str()) == 0);
+  CHECK(::symlink("loop", (folder / "loop").c_str()) == 0);
+  save(folder / "link2");
+  save(folder / "dangling");
+  struct stat status;
+  CHECK(::lstat((folder / "link").c_str(), &status) == 0 && S_ISLNK(status.st_mode));
+  CHECK(read_file(folder / "target") == "new" && read_file(folder / "absent") == "new");
+  const std::string loop = folder / "loop", dir = folder / "", pipe = folder / "pipe";
+  const std::string lost = folder / "no/such/index", null = "/dev/null";
+  CHECK(io_errno(loop, [&] { save(loop); }) == ELOOP);
+  CHECK(io_errno(dir, [&] { save(dir); }) == EISDIR);
+  CHECK(io_errno("/tmp", [&] { save("/tmp"); }) == EISDIR);
+  CHECK(io_errno("", [&] { save(""); }) == ENOENT);
+  CHECK(io_errno(lost, [&] { save(lost); }) == ENOENT);
+  CHECK(io_errno(null, [&] { save(null); }) == ENODEV);
+  CHECK(::mkfifo(pipe.c_str(), 0600) == 0);
+  CHECK(io_errno(pipe, [&] { save(pipe); }) == ENODEV);
+  std::string longest(255, 'n');
+  for (std::size_t i = 1; i + 1 < longest.size(); i += 2) longest.replace(i, 2, "\xc3\xa9");
+  save(folder / longest);
+  CHECK(read_file(folder / longest) == "new");
+}
+
+// A disk that is full, as far as this process can tell.
+void test_no_room() {
+  const Folder folder;
+  const std::string path = folder / "index";
+  write_file(path, "old");
+  struct rlimit before, limit;
+  CHECK(::getrlimit(RLIMIT_FSIZE, &before) == 0);
+  std::signal(SIGXFSZ, SIG_IGN);
+  limit = before;
+  limit.rlim_cur = 65536;
+  CHECK(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
+  const std::vector<char> data(100000, 'x');
+  CHECK(io_errno(path, [&] {
+          AtomicFile file(path);
+          file.append(data.data(), 60000);
+          file.append(data.data(), 60000);
+        }) == EFBIG);
+  CHECK(io_errno(path, [&] {
+          AtomicFile file(path);
+          file.write_at(1000, data.data(), data.size());
+        }) == EFBIG);
+  CHECK(io_errno(path, [&] { AtomicFile(path).map_writable(1000000); }) == EFBIG);
+  CHECK(::setrlimit(RLIMIT_FSIZE, &before) == 0);
+  CHECK(folder.names() == std::vector<std::string>{"index"} && read_file(path) == "old");
+}
+
+void test_anonymous_memory() {
+  const auto memory = allocate_anonymous(1000000);
+  CHECK(memory->bytes() == 1000000 && memory->mutable_data() != nullptr);
+  memory->mutable_data()[5] = std::byte{1};
+  memory->release(0, 1000000);
+  CHECK(memory->data()[5] == std::byte{1} && memory->data()[999999] == std::byte{0});
+  CHECK(allocate_anonymous(0)->data() == nullptr);
+  CHECK(!error_of(ErrorCode::memory, [] { allocate_anonymous(std::uint64_t{1} << 62); }).empty());
+}
+
+void write_images(const std::string& folder) {
+  for (const Case& c : kCases) {
+    const Image image = make(c);
+    const Image with = saved(image.open(), "{\"case\": \"" + std::string(c.name) + "\"}");
+    AtomicFile file(folder + "/" + c.name + ".annidx");
+    file.append(with.data(), with.bytes());
+    file.commit();
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 1) write_images(argv[1]);
+  for (const Case& c : kCases) {
+    test_good_image(c);
+    test_every_truncation(c);
+    test_every_head_byte(c);
+    test_every_body_byte(c);
+    test_random_damage(c);
+  }
+  test_message_families();
+  test_planted_faults();
+  test_table_faults();
+  test_metadata();
+  test_plan();
+  test_progress_covers_the_body();
+  test_mapped_file();
+  test_what_cannot_be_mapped();
+  test_atomic_replacement();
+  test_writable_mapping();
+  test_permissions();
+  test_links_and_odd_destinations();
+  test_no_room();
+  test_anonymous_memory();
+  std::printf("%d passed, %d failed\n", passed, failed);
+  return failed == 0 ? 0 : 1;
+}

@@ -1,0 +1,576 @@
+"""A second reader of annidx files, in Python and NumPy, written from docs/FORMAT.md alone.
+
+Owns nothing of the library and imports nothing of it: that is its use. `read(path)` checks header,
+table and params and gives access to what a file holds; `read(path, strict=True)` checks all that
+FORMAT.md promises. As a program it describes files: `python tests/format_reader.py FILE...`
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAGIC = b"\x89ANNIDX\n"
+VERSION = 1
+METRICS = {1: "angular", 2: "cosine", 3: "euclidean", 4: "manhattan", 5: "dot", 6: "hamming"}
+DTYPES = {1: "float32", 2: "float16", 3: "int8", 4: "uint8", 5: "bits"}
+SCANS = {1: "codes", 2: "byte_rows", 3: "bits", 4: "vectors"}
+REAL = {"float32", "float16", "int8"}
+STORAGE = {
+    "angular": REAL,
+    "cosine": REAL,
+    "dot": REAL,
+    "euclidean": REAL | {"uint8"},
+    "manhattan": REAL | {"uint8"},
+    "hamming": {"bits"},
+}
+# Kinds 1 to 32.
+NAMES = (
+    "params vectors slot_rows row_slots ids_int64 id_order id_text_offsets id_text mean trees "
+    "leaf_ranges leaf_centres leaf_mults leaf_biases leaf_scan_factors leaf_radii group_ranges "
+    "group_centres group_mults group_biases tree_slots codes code_scalars codebook "
+    "code_first_dims rotation rotation_scales rotation_order byte_rows row_scalars curve metadata"
+).split()
+UINT_PARAMS = (
+    "id_kind scan_kind tree_count work_dim4 leaf_entries group_entries block_count code_count "
+    "rotation_block byte_row_bytes curve_points given_bytes"
+).split()
+FLOAT_PARAMS = "value_scale byte_scale byte_offset default_recall residual_weight".split()
+
+HEADER = struct.Struct("<8sII16sQIIIIQ16s44sI")
+ENTRY = struct.Struct("<IIQQQII")
+PARAMS = struct.Struct("<12I5f3If11I")
+TREE = np.dtype([(name, "<u4") for name in ("leaf", "leaves", "group", "groups")])
+LEAF = np.dtype([("first", "<u8"), ("count", "<u4"), ("block", "<u4")])
+GROUP = np.dtype([("block", "<u4"), ("blocks", "<u4")])
+POINT = np.dtype(
+    [("k", "<u4"), ("recall", "<f4")]
+    + [(name, "<u4") for name in ("candidates", "rerank", "exact", "reserved")]
+)
+TYPES: dict[str, Any] = {
+    **dict.fromkeys(["slot_rows", "row_slots", "id_order", "tree_slots", "rotation_order"], "<u4"),
+    **dict.fromkeys(
+        "mean leaf_mults leaf_biases leaf_scan_factors leaf_radii group_mults group_biases "
+        "code_scalars codebook rotation_scales row_scalars".split(),
+        "<f4",
+    ),
+    "ids_int64": "<i8",
+    "id_text_offsets": "<u8",
+    "code_first_dims": "<u2",
+    "rotation": "i1",
+    "trees": TREE,
+    "leaf_ranges": LEAF,
+    "group_ranges": GROUP,
+    "curve": POINT,
+}
+NORMAL = float(np.finfo(np.float32).tiny)
+
+
+class FormatProblem(ValueError):
+    """The bytes break a rule of docs/FORMAT.md; the message says which."""
+
+
+def require(holds: Any, rule: str) -> None:
+    """Raise FormatProblem with this rule unless it holds."""
+    if not holds:
+        raise FormatProblem(rule)
+
+
+def make_crc_table() -> list[int]:
+    """Return the 256 remainders of CRC-32C, bits reflected."""
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)  # 0x1EDC6F41 reflected
+        table.append(value)
+    return table
+
+
+CRC_TABLE = make_crc_table()
+
+
+def crc32c(data: bytes) -> int:
+    """Return the checksum of some bytes."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ CRC_TABLE[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
+
+
+def fnv1a_128(data: bytes) -> int:
+    """Return the 128-bit FNV-1a hash of some bytes."""
+    value = 0x6C62272E07BB014262B821756295C58D
+    for byte in data:
+        value = (value ^ byte) * (2**88 + 0x13B) % 2**128
+    return value
+
+
+def align(offset: int) -> int:
+    """Return the first multiple of 64 from `offset` on."""
+    return -(-offset // 64) * 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the section table."""
+
+    kind: int
+    flags: int
+    offset: int
+    size: int
+    record: int
+    crc: int
+
+    @property
+    def name(self) -> str:
+        """Name of the section, or its number if this version does not know it."""
+        return NAMES[self.kind - 1] if 1 <= self.kind <= len(NAMES) else str(self.kind)
+
+
+class IndexFile:
+    """What an annidx file holds. `header`, `params` and `entries` are checked; values are not."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.header = self._read_header()
+        self.metric = METRICS[self.header["metric"]]
+        self.dtype = DTYPES[self.header["dtype"]]
+        self.dim: int = self.header["dim"]
+        self.items: int = self.header["item_count"]
+        self.entries = self._read_table()
+        self.params = self._read_params()
+        self._check_params()
+        self._check_sections()
+
+    # ---- opening ---------------------------------------------------------------------------
+
+    def _read_header(self) -> dict[str, Any]:
+        data = self.data
+        require(data[:8] == MAGIC[: len(data)] and data, "not an annidx file: another magic")
+        require(len(data) >= 128, "damaged: shorter than a header")
+        fields = HEADER.unpack_from(data)
+        names = (
+            "magic version endian_mark library_version file_bytes metric dtype dim section_count "
+            "item_count identity reserved header_crc"
+        ).split()
+        header = dict(zip(names, fields, strict=True))
+        require(header["version"] <= VERSION, "too new: written in a later format version")
+        require(header["version"] == VERSION, "damaged: no such version")
+        require(header["endian_mark"] == 0x01020304, "damaged: endian mark")
+        count = header["section_count"]
+        require(1 <= count <= 64, "damaged: section count")
+        require(len(data) >= 128 + 40 * count, "damaged: shorter than its table")
+        head = data[:124] + bytes(4) + data[128 : 128 + 40 * count]
+        require(crc32c(head) == header["header_crc"], "damaged: header checksum")
+        require(header["file_bytes"] == len(data), "damaged: file size")
+        require(header["metric"] in METRICS and header["dtype"] in DTYPES, "damaged: metric, dtype")
+        metric, dtype = METRICS[header["metric"]], DTYPES[header["dtype"]]
+        require(dtype in STORAGE[metric], "damaged: metric with this dtype")
+        require(1 <= header["dim"] <= 65536, "damaged: dim")
+        require(header["item_count"] <= 2**32 - 2, "damaged: item count")
+        require(not any(header["reserved"]), "damaged: reserved header bytes")
+        version: bytes = header["library_version"].rstrip(b"\0")
+        require(len(version) <= 15 and b"\0" not in version, "damaged: library version")
+        header["library_version"] = version.decode("ascii", "replace")
+        return header
+
+    def _read_table(self) -> dict[str, Entry]:
+        count = self.header["section_count"]
+        end, previous, entries = 128 + 40 * count, 0, {}
+        for i in range(count):
+            *fields, reserved = ENTRY.unpack_from(self.data, 128 + 40 * i)
+            entry = Entry(*fields)
+            known = entry.kind <= len(NAMES)
+            require(known or not entry.flags & 1, f"too new: needs section kind {entry.kind}")
+            require(entry.kind > previous, "damaged: kinds do not ascend")
+            require(entry.flags in (0, 1) and reserved == 0, f"damaged: flags of {entry.name}")
+            require(entry.offset == align(end), f"damaged: offset of {entry.name}")
+            require(entry.record >= 1 and entry.size % entry.record == 0, "damaged: records")
+            end, previous = entry.offset + entry.size, entry.kind
+            require(end <= len(self.data), f"damaged: {entry.name} ends behind the file")
+            entries[entry.name] = entry
+        require(end == len(self.data), "damaged: bytes after the last section")
+        return entries
+
+    def _read_params(self) -> dict[str, Any]:
+        entry = self.entries.get("params")
+        require(entry is not None and entry.size == 128, "damaged: no params of 128 bytes")
+        require(self.crc_of("params"), "damaged: checksum of params")
+        fields = PARAMS.unpack(self.raw("params"))
+        params: dict[str, Any] = dict(zip(UINT_PARAMS, fields[:12], strict=True))
+        params |= dict(zip(FLOAT_PARAMS, fields[12:17], strict=True))
+        params |= {"seed": fields[17] | fields[18] << 32, "leaf_points": fields[19]}
+        params["work_scale"] = fields[20]
+        require(not any(fields[21:]), "damaged: reserved params")
+        return params
+
+    def _check_params(self) -> None:
+        p, n = self.params, self.items
+
+        def expect(holds: bool, field: str) -> None:
+            require(holds, f"damaged: params field {field}")
+
+        scans = {"hamming": {3}, "manhattan": {2, 4}}.get(self.metric, {1, 4})
+        expect(p["id_kind"] <= 2, "id_kind")
+        expect(p["scan_kind"] in scans, "scan_kind")
+        expect(p["tree_count"] >= 1, "tree_count")
+        expect(p["work_dim4"] == -(-self.dim // 4) * 4, "work_dim4")
+        expect(p["leaf_entries"] % 16 == 0, "leaf_entries")
+        expect(n == 0 or p["leaf_entries"] >= 16 * p["tree_count"], "leaf_entries")
+        expect(p["group_entries"] % 16 == 0, "group_entries")
+        if p["scan_kind"] == 1:
+            expect(self.dim <= 65535, "scan_kind")
+            expect(p["block_count"] * 32 >= n, "block_count")
+            expect(4 <= p["code_count"] <= 256 and p["code_count"] % 4 == 0, "code_count")
+            expect(1 <= p["rotation_block"] <= self.dim, "rotation_block")
+        else:
+            expect(p["block_count"] == p["code_count"] == p["rotation_block"] == 0, "code_count")
+        bytes_stored = self.dtype in ("int8", "uint8")
+        copies = p["scan_kind"] in (1, 2) and not bytes_stored
+        expect(p["byte_row_bytes"] == (self.dim if copies else 0), "byte_row_bytes")
+        expect(p["given_bytes"] <= bytes_stored, "given_bytes")
+        expect(all(np.isfinite(p[name]) for name in FLOAT_PARAMS), "floats")
+        expect(p["value_scale"] >= NORMAL, "value_scale")
+        expect(p["byte_scale"] >= NORMAL, "byte_scale")
+        expect(0 <= p["default_recall"] <= 1, "default_recall")
+        expect(np.isfinite(p["work_scale"]), "work_scale")
+        expect(bool(np.frexp(p["work_scale"])[0] == 0.5), "work_scale")
+
+    def expected_sections(self) -> dict[str, tuple[int, int]]:
+        """Return count and size of the records of each section that params ask for."""
+        p, n, d = self.params, self.items, self.dim
+        leaves, groups, centres = p["leaf_entries"], p["group_entries"], 16 * p["work_dim4"]
+        row = {"float32": 4 * d, "float16": 2 * d, "bits": (d + 7) // 8}.get(self.dtype, d)
+        text = self.entries["id_text"].size if "id_text" in self.entries else 0
+        found = {"params": (1, 128), "vectors": (n, row), "slot_rows": (n, 4), "row_slots": (n, 4)}
+        if p["id_kind"] == 1:
+            found["ids_int64"] = (n, 8)
+        if p["id_kind"] != 0:
+            found["id_order"] = (n, 4)
+        if p["id_kind"] == 2:
+            found |= {"id_text_offsets": (n + 1, 8), "id_text": (text, 1)}
+        found |= {"mean": (d, 4), "trees": (p["tree_count"], 16), "leaf_ranges": (leaves, 16)}
+        found["leaf_centres"] = (leaves // 16, centres)
+        for name in ("leaf_mults", "leaf_biases", "leaf_scan_factors", "leaf_radii"):
+            found[name] = (leaves, 4)
+        if groups:
+            found |= {"group_ranges": (groups, 8), "group_centres": (groups // 16, centres)}
+            found |= {"group_mults": (groups, 4), "group_biases": (groups, 4)}
+        if p["tree_count"] > 1:
+            found["tree_slots"] = ((p["tree_count"] - 1) * n, 4)
+        if p["scan_kind"] == 1:
+            found["codes"] = (p["block_count"], 16 * p["code_count"])
+            found |= {"code_scalars": (n, 4), "codebook": (d, 64)}
+            found["code_first_dims"] = (p["code_count"] + 1, 2)
+            found["rotation"] = (d, p["rotation_block"])
+            found |= {"rotation_scales": (d, 4), "rotation_order": (d, 4)}
+        if p["byte_row_bytes"]:
+            found["byte_rows"] = (n, p["byte_row_bytes"])
+        if p["scan_kind"] == 1:
+            found["row_scalars"] = (n, 8)
+        if p["curve_points"]:
+            found["curve"] = (p["curve_points"], 24)
+        return found
+
+    def _check_sections(self) -> None:
+        expected = self.expected_sections()
+        known = [e for e in self.entries.values() if e.kind <= len(NAMES)]
+        require([e.name for e in known] == [*expected, "metadata"], "damaged: other sections")
+        for entry in known[:-1]:
+            count, record = expected[entry.name]
+            require(entry.flags == 1, f"damaged: {entry.name} is not flagged required")
+            sizes = (entry.record, entry.size) == (record, count * record)
+            require(sizes, f"damaged: size of {entry.name}")
+        require((known[-1].flags, known[-1].record) == (0, 1), "damaged: metadata")
+
+    # ---- what is in it ---------------------------------------------------------------------
+
+    def raw(self, name: str) -> bytes:
+        """Return the bytes of a section; none if it is absent."""
+        entry = self.entries.get(name)
+        return b"" if entry is None else self.data[entry.offset : entry.offset + entry.size]
+
+    def crc_of(self, name: str) -> bool:
+        """Tell whether a section's bytes have the checksum of the table."""
+        return crc32c(self.raw(name)) == self.entries[name].crc
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Return a section as a flat array of its elements; empty if it is absent."""
+        return np.frombuffer(self.raw(name), TYPES.get(name, "u1"))
+
+    @property
+    def identity(self) -> str:
+        """Identity as 32 hexadecimal digits, in the order of the bytes."""
+        return str(self.header["identity"].hex())
+
+    @property
+    def metadata(self) -> str:
+        """User's JSON text, or an empty one."""
+        return self.raw("metadata").decode()
+
+    @property
+    def stored(self) -> NDArray[Any]:
+        """Vectors as stored, (n, dim), in row order; of bits 0 and 1."""
+        kind = {"float32": "<f4", "float16": "<f2", "int8": "i1"}.get(self.dtype, "u1")
+        by_slot = np.frombuffer(self.raw("vectors"), kind)
+        if self.dtype == "bits":
+            rows = by_slot.reshape(self.items, (self.dim + 7) // 8)
+            by_slot = np.unpackbits(rows, axis=1)[:, : self.dim]
+        return by_slot.reshape(self.items, self.dim)[self.array("row_slots")]
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """Vectors as the user sees them, (n, dim) float32, in row order."""
+        return self.stored.astype(np.float32) * np.float32(self.params["value_scale"])
+
+    @property
+    def ids(self) -> list[int] | list[str]:
+        """Ids in row order."""
+        if self.params["id_kind"] == 0:
+            return list(range(self.items))
+        if self.params["id_kind"] == 1:
+            return [int(i) for i in self.array("ids_int64")]
+        offsets, text = self.array("id_text_offsets"), self.raw("id_text")
+        bounds = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
+        return [text[begin:end].decode() for begin, end in bounds]
+
+    @property
+    def leaves(self) -> list[list[NDArray[np.uint32]]]:
+        """Rows of each leaf, for each tree, without padding."""
+        slots = [np.arange(self.items, dtype=np.uint32), self.array("tree_slots")]
+        trees = []
+        for number, tree in enumerate(self.array("trees")):
+            here = slots[min(number, 1)]
+            ranges = self.array("leaf_ranges")[tree["leaf"] :][: tree["leaves"]]
+            bounds = [(int(r["first"]), int(r["first"]) + int(r["count"])) for r in ranges]
+            rows = self.array("slot_rows")
+            trees.append([rows[here[begin:end]] for begin, end in bounds if end > begin])
+        return trees
+
+    def centres(self, what: str = "leaf") -> NDArray[np.float32]:
+        """Return the centres ("leaf" or "group") of all entries, (entries, dim), as byte - 128."""
+        blocks = self.array(f"{what}_centres").reshape(-1, self.params["work_dim4"] // 4, 16, 4)
+        values = blocks.transpose(0, 2, 1, 3).reshape(-1, self.params["work_dim4"])
+        return values[:, : self.dim].astype(np.float32) - 128
+
+    @property
+    def codes(self) -> NDArray[np.uint8]:
+        """Codes of each item, (n, code_count), in row order."""
+        count = self.params["code_count"]
+        halves = self.array("codes").reshape(-1, count, 16)
+        points = np.concatenate([halves & 15, halves >> 4], axis=2).transpose(0, 2, 1)
+        found = np.zeros((self.items, count), np.uint8)
+        tree = self.array("trees")[0]
+        for leaf in self.array("leaf_ranges")[tree["leaf"] :][: tree["leaves"]]:
+            first, size = int(leaf["first"]), int(leaf["count"])
+            blocks = points[int(leaf["block"]) :][: -(-size // 32)]
+            found[first : first + size] = blocks.reshape(-1, count)[:size]
+        return found[self.array("row_slots")]
+
+    @property
+    def coded_residuals(self) -> NDArray[np.float32]:
+        """What the codes stand for, (n, dim) in rotated dimensions, in row order."""
+        first = self.array("code_first_dims").astype(int)
+        code_of_dim = np.repeat(np.arange(len(first) - 1), np.diff(first))
+        book = self.array("codebook").reshape(self.dim, 16)
+        return book[np.arange(self.dim), self.codes[:, code_of_dim]]
+
+    def rotate(self, work: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rotate vectors of the working space, (m, dim)."""
+        block = self.params["rotation_block"]
+        rotation = self.array("rotation").reshape(self.dim, block).astype(np.float32)
+        rotated = np.empty_like(work)
+        for i, (place, scale) in enumerate(
+            zip(self.array("rotation_order"), self.array("rotation_scales"), strict=True)
+        ):
+            begin = i // block * block
+            inputs = work[:, begin : begin + block]
+            rotated[:, place] = inputs @ rotation[i, : inputs.shape[1]] * scale
+        return rotated
+
+    @property
+    def work(self) -> NDArray[np.float32]:
+        """Vectors of the working space, (n, dim), in row order."""
+        values = self.stored.astype(np.float32)
+        if self.metric in ("angular", "cosine", "dot"):
+            norms = np.linalg.norm(values.astype(np.float64), axis=1, keepdims=True)
+            values = (values / np.where(norms > 0, norms, 1)).astype(np.float32)
+        else:
+            values = values * np.float32(self.params["work_scale"])
+        return values - self.array("mean")
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """Measured points: k, recall, candidates, rerank, exact."""
+        fields = POINT.names or ()
+        return [{f: point[f].item() for f in fields[:-1]} for point in self.array("curve")]
+
+    # ---- every promise of FORMAT.md --------------------------------------------------------
+
+    def check(self) -> None:
+        """Check the checksums and every stated property; raise FormatProblem at the first fault."""
+        for name in self.entries:
+            require(self.crc_of(name), f"damaged: checksum of {name}")
+        end = 128 + 40 * self.header["section_count"]
+        for entry in self.entries.values():
+            require(not any(self.data[end : entry.offset]), f"damaged: padding before {entry.name}")
+            end = entry.offset + entry.size
+        self._check_identity()
+        self._check_vectors()
+        self._check_ids()
+        self._check_trees()
+        if self.params["scan_kind"] == 1:
+            self._check_codes()
+        self._check_curve()
+
+    def _check_identity(self) -> None:
+        h = self.header
+        hashed = struct.pack("<IIIQ", h["metric"], h["dtype"], h["dim"], h["item_count"])
+        hashed += self.raw("params")
+        for entry in self.entries.values():
+            if entry.flags & 1:
+                hashed += struct.pack("<IQI", entry.kind, entry.size, entry.crc)
+        require(fnv1a_128(hashed).to_bytes(16, "little") == h["identity"], "damaged: identity")
+
+    def _check_vectors(self) -> None:
+        slot_rows, row_slots = self.array("slot_rows"), self.array("row_slots")
+        require(is_permutation(slot_rows, self.items), "damaged: slot_rows")
+        require(is_permutation(row_slots, self.items), "damaged: row_slots")
+        inverse = row_slots[slot_rows] == np.arange(self.items)
+        require(inverse.all(), "damaged: slot_rows and row_slots are not inverse")
+        for name, kind in TYPES.items():
+            if kind == "<f4" and not name.endswith("_biases"):
+                require(np.isfinite(self.array(name)).all(), f"damaged: numbers of {name}")
+        if self.dtype == "bits":
+            rows = self.array("vectors").reshape(self.items, (self.dim + 7) // 8)
+            require(not np.unpackbits(rows, axis=1)[:, self.dim :].any(), "damaged: unused bits")
+        else:
+            require(np.isfinite(self.stored).all(), "damaged: numbers of vectors")
+
+    def _check_ids(self) -> None:
+        if self.params["id_kind"] == 0:
+            return
+        order = self.array("id_order")
+        require(is_permutation(order, self.items), "damaged: id_order")
+        if self.params["id_kind"] == 2:
+            offsets = self.array("id_text_offsets")
+            ends = offsets[0] == 0 and offsets[-1] == len(self.raw("id_text"))
+            require(ends and (offsets[1:] >= offsets[:-1]).all(), "damaged: id_text_offsets")
+        try:
+            ids: list[Any] = self.ids
+        except UnicodeDecodeError as error:
+            raise FormatProblem("damaged: id_text is not UTF-8") from error
+        keys = [i.encode() if isinstance(i, str) else i for i in ids]
+        ordered = [keys[row] for row in order]
+        ascend = all(a < b for a, b in zip(ordered, ordered[1:], strict=False))
+        require(ascend, "damaged: ids do not ascend along id_order")
+
+    def _check_trees(self) -> None:
+        p, leaf_end, group_end = self.params, 0, 0
+        for number, tree in enumerate(self.array("trees").tolist()):
+            leaf, leaves, group, groups = tree
+            require((leaf, group) == (leaf_end, group_end), "damaged: trees do not follow")
+            require(leaves % 16 == groups % 16 == 0, "damaged: entries of a tree")
+            leaf_end, group_end = leaf + leaves, group + groups
+            require(leaf_end <= p["leaf_entries"], "damaged: leaves of a tree")
+            require(group_end <= p["group_entries"], "damaged: groups of a tree")
+            self._check_leaves(number, leaf, leaf_end)
+            if groups:
+                self._check_groups(group, group_end, leaf // 16, leaf_end // 16)
+            if number > 0:
+                slots = self.array("tree_slots")[(number - 1) * self.items :][: self.items]
+                require(is_permutation(slots, self.items), "damaged: tree_slots")
+        ends = (leaf_end, group_end) == (p["leaf_entries"], p["group_entries"])
+        require(ends, "damaged: entries beyond the trees")
+
+    def _check_leaves(self, number: int, begin: int, end: int) -> None:
+        coded = number == 0 and self.params["scan_kind"] == 1
+        start = max(0, number - 1) * self.items
+        point, block = start, 0
+        for first, count, first_block in self.array("leaf_ranges")[begin:end].tolist():
+            expected = (point, block) if count else (0, 0)
+            require((first, first_block) == expected, "damaged: leaves do not follow")
+            point += count
+            block += -(-count // 32) if coded else 0
+        require(point == start + self.items, "damaged: leaves do not hold all points")
+        require(number > 0 or block == self.params["block_count"], "damaged: block_count")
+        self._check_biases("leaf", begin, self.array("leaf_ranges")[begin:end]["count"])
+
+    def _check_groups(self, begin: int, end: int, block: int, last: int) -> None:
+        ranges = self.array("group_ranges")[begin:end]
+        for first, blocks in ranges.tolist():
+            require(first == (block if blocks else 0), "damaged: groups do not follow")
+            block += blocks
+        require(block == last, "damaged: groups do not hold all leaves")
+        self._check_biases("group", begin, ranges["blocks"])
+
+    def _check_biases(self, what: str, begin: int, counts: NDArray[Any]) -> None:
+        biases = self.array(f"{what}_biases")[begin : begin + len(counts)]
+        padded = (biases == np.inf) == (counts == 0)
+        good = padded & (np.isfinite(biases) | (counts == 0))
+        require(good.all(), f"damaged: {what}_biases")
+
+    def _check_codes(self) -> None:
+        first = self.array("code_first_dims").astype(int)
+        ends = first[0] == 0 and first[-1] == self.dim
+        require(ends and (np.diff(first) >= 0).all(), "damaged: code_first_dims")
+        halves = self.array("codes").reshape(-1, self.params["code_count"], 16)
+        points = np.concatenate([halves & 15, halves >> 4], axis=2)
+        tree = self.array("trees")[0]
+        for _, count, block in self.array("leaf_ranges")[: tree["leaves"]].tolist():
+            if count % 32:
+                unused = points[block + count // 32, :, count % 32 :]
+                require(not unused.any(), "damaged: codes after a leaf's last point")
+        order, width = self.array("rotation_order"), self.params["rotation_block"]
+        require(is_permutation(order, self.dim), "damaged: rotation_order")
+        short = self.dim % width
+        last = self.array("rotation").reshape(self.dim, width)[self.dim - short :, short:]
+        require(short == 0 or not last.any(), "damaged: unused bytes of rotation")
+
+    def _check_curve(self) -> None:
+        curve = self.array("curve")
+        require((curve["k"] >= 1).all() and not curve["reserved"].any(), "damaged: curve")
+        require(((curve["recall"] >= 0) & (curve["recall"] <= 1)).all(), "damaged: recall")
+        pairs = [(int(point["k"]), float(point["recall"])) for point in curve]
+        require(pairs == sorted(pairs), "damaged: the curve does not ascend")
+        try:
+            self.raw("metadata").decode()
+        except UnicodeDecodeError as error:
+            raise FormatProblem("damaged: metadata are not UTF-8") from error
+
+
+def is_permutation(values: NDArray[Any], count: int) -> bool:
+    """Tell whether the values are 0 to count - 1 in any order."""
+    return len(values) == count and bool((np.sort(values) == np.arange(count)).all())
+
+
+def read(path: str | Path, *, strict: bool = False) -> IndexFile:
+    """Open a file; with `strict`, check every promise of FORMAT.md."""
+    found = IndexFile(Path(path).read_bytes())
+    if strict:
+        found.check()
+    return found
+
+
+def describe(path: str) -> str:
+    """Return a few lines on a file, after checking it."""
+    found = read(path, strict=True)
+    scan = SCANS[found.params["scan_kind"]]
+    lines = [
+        f"{path}: {found.items} items, {found.metric}, {found.dtype} x {found.dim}, {scan}, "
+        f"identity {found.identity}"
+    ]
+    for entry in found.entries.values():
+        lines.append(f"  {entry.name:18} at {entry.offset:10} {entry.size:12} bytes")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        print(describe(argument))

@@ -1,0 +1,285 @@
+"""Holds the rooms of the core and of the package (see CONTRIBUTING.md) by reading their sources.
+
+Owns the rules about who may include, import or use what. It reads text only: nothing is built or
+imported, so it tells of a wrong dependency even where the library does not compile.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CORE = ROOT / "src_c"
+PACKAGE = ROOT / "annidx"
+MAX_LINES = 900
+
+# The floors of the core, lowest first. A file may include its own floor and those below it.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("error", "types", "tuning"),
+    ("parallel",),
+    ("file",),
+    ("kernels", "simd"),
+    ("metric",),
+    ("format",),
+    ("vectors", "ids"),
+    ("forest",),
+    ("codes",),
+    ("search",),
+    ("calibrate", "loaded"),
+    ("build",),
+    ("index",),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+# annoy_file stands beside the floors: it reads another program's files and knows only these rooms.
+ANNOY_FILE_MAY_INCLUDE = {"annoy_file", "file", "kernels", "metric", "error", "types", "tuning"}
+
+# Dependencies that the order of the floors would allow and the rooms do not.
+FORBIDDEN: set[tuple[str, str]] = {
+    ("kernels", "file"),
+    ("kernels", "parallel"),
+    ("simd", "file"),
+    ("simd", "parallel"),
+    ("format", "file"),
+    ("format", "parallel"),
+    ("forest", "file"),
+    ("codes", "forest"),
+    ("search", "format"),
+    ("search", "file"),
+    ("calibrate", "file"),
+    ("calibrate", "forest"),
+}
+
+INTRINSICS = ("immintrin.h", "arm_neon.h", "x86intrin.h", "emmintrin.h", "nmmintrin.h", "cpuid.h")
+INTRINSIC_CALLS = re.compile(r"\b_mm(?:256|512)?_\w+|__builtin_ia32\w*|\bv\w+q_[suf]\d+\b")
+SYSTEM_HEADERS = ("unistd.h", "fcntl.h", "windows.h", "dirent.h", "pthread.h")
+SYSTEM_MACROS = ("__linux__", "__APPLE__", "_WIN32", "__unix__", "__FreeBSD__", "_MSC_VER")
+# On ARM only the operating system tells what the CPU can do: simd/ may ask it that, and no more.
+CPU_DETECTION = {"sys/auxv.h", "sys/sysctl.h"}
+CASTING_ROOMS = {"file", "format", "simd"}
+OUTPUT = re.compile(
+    r"\b(?:v?f?printf|putchar|f?puts|perror|exit|_Exit|quick_exit|abort|terminate|assert)\s*\("
+    r"|\bstd::(?:cout|cerr|clog)\b|\b(?:stdout|stderr)\b"
+)
+THREADS = re.compile(r"\bstd::(?:j?thread|async)\b(?!::)|\bpthread_create\b")
+
+
+def core_files() -> list[Path]:
+    """Every source of the core, also the ones that simd/ includes as text."""
+    return sorted(p for p in CORE.rglob("*") if p.suffix in {".h", ".cpp", ".inc"})
+
+
+def room_of(path: Path) -> str:
+    """Name the room of a core file: its folder simd, or its stem up to an underscore."""
+    if path.parent.name == "simd":
+        return "simd"
+    rooms = [*FLOOR_OF, "annoy_file"]
+    for room in sorted(rooms, key=len, reverse=True):
+        if path.stem == room or path.stem.startswith(room + "_"):
+            return room
+    raise AssertionError(
+        f"{path.relative_to(ROOT)} belongs to no room of tests/test_architecture.py"
+    )
+
+
+def code_of(path: Path) -> str:
+    """Return a C++ source without comments and without the insides of string literals."""
+    text = path.read_text(encoding="utf-8")
+    pattern = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.S)
+
+    def keep_includes(match: re.Match[str]) -> str:
+        line_start = text.rfind("\n", 0, match.start()) + 1
+        return match[0] if text[line_start : match.start()].lstrip().startswith("#include") else " "
+
+    return pattern.sub(keep_includes, text)
+
+
+def includes_of(path: Path) -> tuple[list[Path], list[str]]:
+    """List the core files and the other headers that a source includes."""
+    own: list[Path] = []
+    foreign: list[str] = []
+    for quote, name in re.findall(r'^\s*#\s*include\s*(["<])([^">]+)', code_of(path), re.M):
+        candidates = [path.parent / name, CORE / name] if quote == '"' else []
+        found = next((c.resolve() for c in candidates if c.exists()), None)
+        if found is None:
+            foreign.append(name)
+        else:
+            own.append(found)
+    return own, foreign
+
+
+def lines_with(pattern: re.Pattern[str], path: Path) -> list[str]:
+    """Return `file: text` for each line of code that the pattern is found in."""
+    return [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for line in code_of(path).splitlines()
+        if pattern.search(line)
+    ]
+
+
+def named(path: Path) -> str:
+    """Name a parametrized case by its path."""
+    return str(path.relative_to(ROOT))
+
+
+every_core_file = pytest.mark.parametrize("path", core_files(), ids=named)
+
+
+def test_core_was_found() -> None:
+    assert {"error.h", "index.h", "format.h"} <= {p.name for p in core_files()}
+
+
+@every_core_file
+def test_includes_go_one_way(path: Path) -> None:
+    room = room_of(path)
+    for target in includes_of(path)[0]:
+        other = room_of(target)
+        step = f"{named(path)} includes {target.name}: room {room} must not know {other}"
+        if room == "annoy_file":
+            assert other in ANNOY_FILE_MAY_INCLUDE, step
+        else:
+            assert other != "annoy_file", step
+            assert FLOOR_OF[other] <= FLOOR_OF[room], step
+            assert (room, other) not in FORBIDDEN, step
+
+
+def test_headers_have_no_cycle() -> None:
+    graph = {path.resolve(): includes_of(path)[0] for path in core_files()}
+    done: set[Path] = set()
+
+    def visit(path: Path, trail: tuple[Path, ...]) -> None:
+        assert path not in trail, " -> ".join(p.name for p in (*trail, path))
+        if path in done:
+            return
+        for target in graph[path]:
+            visit(target, (*trail, path))
+        done.add(path)
+
+    for start in graph:
+        visit(start, ())
+
+
+@every_core_file
+def test_lowest_floor_includes_nothing_of_the_core(path: Path) -> None:
+    if room_of(path) in {"error", "types"}:
+        assert includes_of(path)[0] == []
+
+
+@every_core_file
+def test_levels_are_reached_through_kernels(path: Path) -> None:
+    if room_of(path) not in {"simd", "kernels"}:
+        assert all(room_of(target) != "simd" for target in includes_of(path)[0])
+
+
+@every_core_file
+def test_intrinsics_stay_in_simd(path: Path) -> None:
+    if room_of(path) != "simd":
+        assert not set(INTRINSICS) & set(includes_of(path)[1])
+        assert lines_with(INTRINSIC_CALLS, path) == []
+
+
+@every_core_file
+def test_operating_system_stays_in_file(path: Path) -> None:
+    if path.name == "file.cpp":
+        return
+    headers = {h for h in includes_of(path)[1] if h in SYSTEM_HEADERS or h.startswith("sys/")}
+    if room_of(path) == "simd" and CPU_DETECTION & headers:
+        headers -= CPU_DETECTION
+    else:
+        names = re.compile(r"\b(?:" + "|".join(SYSTEM_MACROS) + r")\b")
+        assert lines_with(names, path) == []
+    assert headers == set()
+
+
+@every_core_file
+def test_reinterpret_cast_stays_in_its_rooms(path: Path) -> None:
+    if room_of(path) not in CASTING_ROOMS:
+        assert lines_with(re.compile(r"\breinterpret_cast\b"), path) == []
+
+
+@every_core_file
+def test_core_neither_prints_nor_exits(path: Path) -> None:
+    assert lines_with(OUTPUT, path) == []
+    assert not {"iostream", "cassert", "assert.h", "stdio.h"} & set(includes_of(path)[1])
+
+
+@every_core_file
+def test_threads_are_made_in_parallel_only(path: Path) -> None:
+    if room_of(path) != "parallel":
+        assert lines_with(THREADS, path) == []
+
+
+@every_core_file
+def test_file_is_of_readable_size(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@every_core_file
+def test_core_file_says_what_it_owns(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith(("// ", "/* "))
+
+
+def python_files() -> list[Path]:
+    """Every Python source of the package, the tests, the examples and the benchmark."""
+    folders = ("annidx", "tests", "examples", "bench")
+    return sorted(p for folder in folders for p in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", python_files(), ids=named)
+def test_python_file_says_what_it_owns(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def imports_of(path: Path) -> set[str]:
+    """Name the modules of annidx that a Python source imports, as annidx.name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inside = ["annidx"] if node.level else []
+            base = ".".join([*inside, *([node.module] if node.module else [])])
+            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return {name for name in found if name == "annidx" or name.startswith("annidx.")}
+
+
+@pytest.mark.parametrize(
+    "name", ["cli.py", "demo.py", "_readers.py", "_terminal.py", "__main__.py"]
+)
+def test_command_line_uses_the_public_face(name: str) -> None:
+    assert "annidx._core" not in imports_of(PACKAGE / name)
+
+
+@pytest.mark.parametrize("name", ["index.py", "annoy.py"])
+def test_library_does_not_know_the_command_line(name: str) -> None:
+    path = PACKAGE / name
+    if path.exists():
+        assert not {"annidx.cli", "annidx.demo", "annidx._readers"} & imports_of(path)
+
+
+def test_readers_and_terminal_know_nothing_of_the_index() -> None:
+    for name in ("_readers.py", "_terminal.py"):
+        assert imports_of(PACKAGE / name) == set()
+
+
+BINDING = sorted(p for p in PACKAGE.iterdir() if p.suffix in {".pyx", ".pxd", ".pxi", ".h"})
+FACADE = {"index.h", "ids.h", "annoy_file.h", "parallel.h", "types.h", "error.h", "kernels.h"}
+
+
+@pytest.mark.parametrize("path", BINDING, ids=named)
+def test_binding_reads_only_the_facade(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith(("#", "//", '"""')) and not text.startswith(("#include", "#pragma"))
+    included = re.findall(r'\bextern from "([^"<]+)"|#include "([^"]+)"', text)
+    core = {Path(a or b).name for a, b in included} - {p.name for p in BINDING}
+    assert core <= FACADE, sorted(core - FACADE)
+
+
+def test_binding_imports_errors_and_numpy_only() -> None:
+    text = (PACKAGE / "_core.pyx").read_text(encoding="utf-8")
+    imported = set(re.findall(r"^(?:from|import)\s+([\w.]+)", text, re.M))
+    assert {name for name in imported if name.startswith("annidx")} <= {"annidx.errors"}

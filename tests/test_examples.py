@@ -1,0 +1,35 @@
+"""Runs every program of examples/ as a user does: by itself, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
+
+EXPECTED = {
+    "filtered_search": "in stock, not seen",
+    "nightly_build": "published 19,500 vectors, recall 0.9",
+    "serve_many": "edition {'tuesday'}",
+    "text_ids": "near guitar:",
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, os.fspath(path)], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert EXPECTED[path.stem] in done.stdout
+
+
+def test_every_example_is_listed_in_the_documentation() -> None:
+    listed = (EXAMPLES[0].parents[1] / "docs" / "index.md").read_text(encoding="utf-8")
+    assert len(EXAMPLES) >= 4
+    for path in EXAMPLES:
+        assert f"(../examples/{path.name})" in listed
