@@ -14,11 +14,13 @@ This module owns the list of public names and nothing else.
 from __future__ import annotations
 
 from annidx._version import __version__
+from annidx.annoy import AnnoyIndex
 from annidx.errors import FormatError, StateError
 from annidx.idset import IdSet
 from annidx.index import Index, load, verify
 
 __all__ = [
+    "AnnoyIndex",
     "FormatError",
     "IdSet",
     "Index",

@@ -5,6 +5,7 @@
 cimport cython
 from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_AsDouble, PyFloat_CheckExact
 from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.long cimport PyLong_AsLong
 from libc.math cimport isfinite
 from libc.string cimport memset
 
@@ -63,7 +64,15 @@ cdef int64_t MAX_ITEM = 0x7FFFFFFF
 ctypedef vector[float] vector_of_floats
 
 
-# ---- vectors as Annoy takes them ---------------------------------------------------------------
+# ---- arguments as Annoy takes them -------------------------------------------------------------
+
+cdef int _c_int(object value) except? -1:
+    """Read an int of C; unlike Cython's own conversion, refuse float."""
+    cdef long number = PyLong_AsLong(value)
+    if number < -2147483648 or number > 2147483647:
+        raise OverflowError("signed integer is greater than maximum")
+    return <int>number
+
 
 cdef int _read_vector(object given, uint32_t f, float* out) except -1:
     """Read anything with len() and numbers in it; what is wrong is said in Annoy's words."""
@@ -450,6 +459,7 @@ cdef class AnnoyServed(AnnoySource):
             count = min(<uint64_t>n, self.core.items)
             options.k = <uint32_t>count
             options.search_k = max(<uint64_t>search_k, LEAST_CANDIDATES)
+            options.exact = options.search_k >= self.core.items
             ids.resize(count)
             distances.resize(count)
             with nogil:
@@ -542,7 +552,7 @@ cdef class AnnoyCalls:
             raise RuntimeError("AnnoyIndex.__init__() was not called")
         return source
 
-    def add_item(self, int i, vector):
+    def add_item(self, i, vector):
         """Add item `i` (any nonnegative integer) with vector `vector`, or replace it.
 
         Parameters
@@ -563,10 +573,11 @@ cdef class AnnoyCalls:
         Exception
             The index is built or loaded.
         """
-        if i < 0:
+        cdef int item = _c_int(i)
+        if item < 0:
             raise IndexError("Item index can not be negative")
-        if i == MAX_ITEM:
-            raise IndexError("Item index larger than 2147483646")
+        if item == MAX_ITEM:
+            raise IndexError(f"Item index larger than {MAX_ITEM - 1}")
         cdef AnnoySource source = self.now()
         cdef float small[256]
         cdef vector_of_floats large
@@ -578,9 +589,9 @@ cdef class AnnoyCalls:
         with cython.critical_section(self):
             if not self.takes_items:
                 raise Exception(self.refusal)
-            (<AnnoyBuffer>self.source).put(i, values)
+            (<AnnoyBuffer>self.source).put(item, values)
 
-    def get_nns_by_item(self, int i, int n, int search_k=-1, bint include_distances=False):
+    def get_nns_by_item(self, i, n, search_k=-1, bint include_distances=False):
         """Return the `n` items closest to item `i`, itself among them, nearest first.
 
         Parameters
@@ -605,16 +616,19 @@ cdef class AnnoyCalls:
         OSError
             The search met damage in the file.
         """
+        cdef int item = _c_int(i)
+        cdef int count = _c_int(n)
+        cdef int effort = _c_int(search_k)
         cdef AnnoySource source = self.now()
-        _check_item(i, source)
+        _check_item(item, source)
         cdef vector_of_floats query = vector_of_floats(source.f)
         try:
-            source.read_item(i, query.data())
-            return _answer(source, query.data(), n, search_k, include_distances)
+            source.read_item(item, query.data())
+            return _answer(source, query.data(), count, effort, include_distances)
         except FormatError as error:
             raise OSError(str(error)) from None
 
-    def get_nns_by_vector(self, vector, int n, int search_k=-1, bint include_distances=False):
+    def get_nns_by_vector(self, vector, n, search_k=-1, bint include_distances=False):
         """Return the `n` items closest to a vector, nearest first.
 
         Parameters
@@ -635,15 +649,17 @@ cdef class AnnoyCalls:
         OSError
             The search met damage in the file.
         """
+        cdef int count = _c_int(n)
+        cdef int effort = _c_int(search_k)
         cdef AnnoySource source = self.now()
         cdef vector_of_floats query = vector_of_floats(source.f)
         _read_vector(vector, source.f, query.data())
         try:
-            return _answer(source, query.data(), n, search_k, include_distances)
+            return _answer(source, query.data(), count, effort, include_distances)
         except FormatError as error:
             raise OSError(str(error)) from None
 
-    def get_item_vector(self, int i, /):
+    def get_item_vector(self, i, /):
         """Return the vector of item `i` as a list of float; zeros for a hole.
 
         Raises
@@ -651,16 +667,17 @@ cdef class AnnoyCalls:
         IndexError
             No such item.
         """
+        cdef int item = _c_int(i)
         cdef AnnoySource source = self.now()
-        _check_item(i, source)
+        _check_item(item, source)
         cdef vector_of_floats values = vector_of_floats(source.f)
         try:
-            source.read_item(i, values.data())
+            source.read_item(item, values.data())
         except FormatError as error:
             raise OSError(str(error)) from None
         return _float_list(values.data(), source.f)
 
-    def get_distance(self, int i, int j, /):
+    def get_distance(self, i, j, /):
         """Return the distance between items `i` and `j` (dot: their inner product).
 
         Raises
@@ -668,12 +685,14 @@ cdef class AnnoyCalls:
         IndexError
             No such item.
         """
+        cdef int first = _c_int(i)
+        cdef int second = _c_int(j)
         cdef AnnoySource source = self.now()
-        _check_item(i, source)
-        _check_item(j, source)
+        _check_item(first, source)
+        _check_item(second, source)
         try:
             # Annoy computes with float32.
-            return <double><float>source.distance(i, j)
+            return <double><float>source.distance(first, second)
         except FormatError as error:
             raise OSError(str(error)) from None
 

@@ -1,13 +1,13 @@
 """Types of the compiled module _core; see _core.pyx. Private: use `annidx.Index`."""
 
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Sized
+from typing import Any, Final, Literal, Protocol, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
-from annidx.idset import Filter
+from annidx.idset import Filter, Id, Ids
 
 _Array: TypeAlias = npt.NDArray[Any]
 _Rows: TypeAlias = npt.NDArray[np.int64]
@@ -49,6 +49,19 @@ class CoreIndex:
         radius: float | None = None,
         n_jobs: int = 1,
         packed: bool = False,
+    ) -> _Found: ...
+    def query_items(
+        self,
+        ids: Id | Ids,
+        k: int = 10,
+        include_self: bool = False,
+        *,
+        recall: float | None = None,
+        search_k: int | None = None,
+        allow: Filter = None,
+        deny: Filter = None,
+        radius: float | None = None,
+        n_jobs: int = 1,
     ) -> _Found: ...
     def close(self) -> None: ...
     def verify(self) -> None: ...
@@ -114,3 +127,104 @@ class CoreIndex:
     def _tune(self, queries: _Array, k: int, n_jobs: int, progress: _Report | None) -> None: ...
     def _info(self) -> dict[str, Any]: ...
     def _identity(self) -> str: ...
+
+# ---- _annoy.pxi ----
+
+ANNOY_METRICS: Final[dict[str, int]]
+
+class AnnoySource:
+    @property
+    def n_items(self) -> int: ...
+    @property
+    def n_trees(self) -> int: ...
+
+class AnnoyBuffer(AnnoySource):
+    def __init__(
+        self, f: int, metric: int, make_chunk: Callable[[int], _Array], n_trees: int
+    ) -> None: ...
+    @property
+    def count(self) -> int: ...
+    def take_rows(self, rows: _Array, ids: _Rows | None) -> None: ...
+    def item_ids(self) -> _Rows | None: ...
+    def is_sorted(self) -> bool: ...
+    def row_blocks(self) -> list[_Array]: ...
+
+class AnnoyReader(AnnoySource):
+    def __init__(self, f: int, metric: int, path: bytes, prefault: bool) -> None: ...
+    def item_mask(self, first: int, last: int) -> npt.NDArray[np.bool_]: ...
+    def item_vectors(self, first: int, last: int) -> npt.NDArray[np.float32]: ...
+    def save(self, path: bytes) -> None: ...
+
+class AnnoyServed(AnnoySource):
+    def __init__(self, core: CoreIndex, metric: int, n_items: int, n_trees: int) -> None: ...
+    @property
+    def core(self) -> CoreIndex: ...
+
+def annoy_has_explicit_ids(core: CoreIndex) -> bool: ...
+def annoy_ids(core: CoreIndex, rows: npt.NDArray[np.uint32]) -> _Rows: ...
+def annoy_id_range(core: CoreIndex) -> tuple[int, int]: ...
+def annoy_write_empty(path: bytes, f: int, metric: int, n_trees: int) -> None: ...
+
+class AnnoyCalls:
+    @property
+    def f(self) -> int: ...
+    def _set_source(self, source: AnnoySource, refusal: str | None) -> None: ...
+    def _get_source(self) -> AnnoySource: ...
+    def add_item(self, i: SupportsIndex, vector: AnnoyVector) -> None: ...
+    @overload
+    def get_nns_by_item(
+        self,
+        i: SupportsIndex,
+        n: SupportsIndex,
+        search_k: SupportsIndex = ...,
+        include_distances: Literal[False] = ...,
+    ) -> list[int]: ...
+    @overload
+    def get_nns_by_item(
+        self,
+        i: SupportsIndex,
+        n: SupportsIndex,
+        search_k: SupportsIndex,
+        include_distances: Literal[True],
+    ) -> tuple[list[int], list[float]]: ...
+    @overload
+    def get_nns_by_item(
+        self,
+        i: SupportsIndex,
+        n: SupportsIndex,
+        search_k: SupportsIndex = ...,
+        *,
+        include_distances: Literal[True],
+    ) -> tuple[list[int], list[float]]: ...
+    @overload
+    def get_nns_by_vector(
+        self,
+        vector: AnnoyVector,
+        n: SupportsIndex,
+        search_k: SupportsIndex = ...,
+        include_distances: Literal[False] = ...,
+    ) -> list[int]: ...
+    @overload
+    def get_nns_by_vector(
+        self,
+        vector: AnnoyVector,
+        n: SupportsIndex,
+        search_k: SupportsIndex,
+        include_distances: Literal[True],
+    ) -> tuple[list[int], list[float]]: ...
+    @overload
+    def get_nns_by_vector(
+        self,
+        vector: AnnoyVector,
+        n: SupportsIndex,
+        search_k: SupportsIndex = ...,
+        *,
+        include_distances: Literal[True],
+    ) -> tuple[list[int], list[float]]: ...
+    def get_item_vector(self, i: SupportsIndex, /) -> list[float]: ...
+    def get_distance(self, i: SupportsIndex, j: SupportsIndex, /) -> float: ...
+    def get_n_items(self) -> int: ...
+    def get_n_trees(self) -> int: ...
+
+class AnnoyVector(Sized, Protocol):
+    def __getitem__(self, index: Any, /) -> Any: ...

@@ -137,6 +137,20 @@ cdef int _read_options(
     return 0
 
 
+cdef inline bint _is_plain_call(object allow, object deny, object n_jobs) noexcept:
+    """Whether the filters and threads of a call need no preparation."""
+    return (
+        deny is None
+        and (allow is None or isinstance(allow, SlotBits))
+        and type(n_jobs) is int
+        and <object>n_jobs == 1
+    )
+
+
+cdef inline bint _is_one_id(object value) noexcept:
+    return type(value) is int or isinstance(value, (str, np.integer))
+
+
 # ---- text ids ------------------------------------------------------------------------------
 
 def encode_texts(list texts not None, str name):
@@ -483,9 +497,10 @@ cdef class CoreIndex:
         self.gate.leave()
 
     def _metadata_text(self):
+        """Return the metadata in the image, as bytes of JSON; none before the build."""
         cdef Index* core = self._enter()
         try:
-            return core.metadata()
+            return core.metadata() if self.is_built else b""
         finally:
             self.gate.leave()
 
@@ -566,25 +581,71 @@ cdef class CoreIndex:
         min(k, eligible) items are found. Safe from many threads at once; the GIL is released during
         the search. Cost grows about as the square root of the number of items.
         """
-        cdef cnp.ndarray row
         cdef QueryOptions options
         if (
             cnp.PyArray_CheckExact(vectors)
-            and deny is None
-            and (allow is None or isinstance(allow, SlotBits))
-            and type(n_jobs) is int
-            and <object>n_jobs == 1
+            and self._is_plain_query(<cnp.ndarray>vectors, packed)
+            and _is_plain_call(allow, deny, n_jobs)
         ):
-            row = <cnp.ndarray>vectors
-            if self._is_plain_query(row, packed):
-                _read_options(&options, k, recall, search_k, radius)
-                return self._query_one(row, <SlotBits>allow, &options)
+            _read_options(&options, k, recall, search_k, radius)
+            return self._query_one(
+                cnp.PyArray_DATA(<cnp.ndarray>vectors), 0, True, <SlotBits>allow, &options
+            )
         return self._query_any(
             vectors, k, recall, search_k, allow, deny, radius, n_jobs, packed, False
         )
 
-    def _query_any(self, *args):
-        raise NotImplementedError("index.py prepares the queries that are not plain")
+    def query_items(
+        self,
+        ids,
+        k=10,
+        include_self=False,
+        *,
+        recall=None,
+        search_k=None,
+        allow=None,
+        deny=None,
+        radius=None,
+        n_jobs=1,
+    ):
+        """Find the nearest neighbours of items of the index.
+
+        Parameters
+        ----------
+        ids : id or sequence of ids
+            One id gives answers of shape (r,), several (m, k), as for `query`.
+        k : int, default 10
+            Neighbours wanted.
+        include_self : bool, default False
+            Whether an item may be among its own neighbours. Other items with an equal vector always
+            may.
+        recall, search_k, allow, deny, radius, n_jobs
+            As for `query`.
+
+        Returns
+        -------
+        ids, distances : ndarray
+            As for `query`.
+
+        Raises
+        ------
+        KeyError
+            The index does not hold an id.
+        ValueError, StateError, FormatError
+            As for `query`.
+        """
+        cdef QueryOptions options
+        cdef int64_t row
+        if _is_one_id(ids) and _is_plain_call(allow, deny, n_jobs):
+            _read_options(&options, k, recall, search_k, radius)
+            self._check_built()
+            row = self._find_one(ids)
+            if row < 0:
+                raise KeyError(ids)
+            return self._query_one(NULL, <Row>row, include_self, <SlotBits>allow, &options)
+        return self._query_items_any(
+            ids, k, include_self, recall, search_k, allow, deny, radius, n_jobs
+        )
 
     cdef bint _is_plain_query(self, cnp.ndarray row, object packed) noexcept:
         """Whether the core can read this array as one query, as it stands."""
@@ -604,8 +665,15 @@ cdef class CoreIndex:
             and row.shape[0] == self.dim_
         )
 
-    cdef tuple _query_one(self, cnp.ndarray row, SlotBits eligible, QueryOptions* options):
-        cdef const void* query = cnp.PyArray_DATA(row)
+    cdef tuple _query_one(
+        self,
+        const void* query,
+        Row row,
+        bint include_self,
+        SlotBits eligible,
+        QueryOptions* options,
+    ):
+        """Answer one query, or if that is NULL, the one that the item of a row is."""
         cdef Index* core = self._enter_built()
         cdef SlotSet* eligible_bits
         cdef cnp.npy_intp count
@@ -625,7 +693,10 @@ cdef class CoreIndex:
             ids_out = <int64_t*>cnp.PyArray_DATA(ids)
             distances_out = <double*>cnp.PyArray_DATA(distances)
             with nogil:
-                core.query(query, 1, options[0], ids_out, distances_out)
+                if query != NULL:
+                    core.query(query, 1, options[0], ids_out, distances_out)
+                else:
+                    core.query_rows(&row, 1, include_self, options[0], ids_out, distances_out)
             # Missing places are at the end, and only they hold NaN.
             while count > 0 and isnan(distances_out[count - 1]):
                 count -= 1
@@ -806,7 +877,7 @@ cdef class CoreIndex:
         result = cnp.PyArray_SimpleNew(2, shape, cnp.NPY_UINT8 if is_bits else cnp.NPY_FLOAT32)
         cdef void* out = cnp.PyArray_DATA(result)
         cdef const Row* row = <const Row*>cnp.PyArray_DATA(rows)
-        cdef Index* core = self._enter()
+        cdef Index* core = self._enter_built()
         try:
             with nogil:
                 core.vectors(row, shape[0], out)

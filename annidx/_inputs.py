@@ -120,16 +120,23 @@ def _bad_row(fits: npt.NDArray[np.bool_], block: npt.NDArray[Any], first_row: in
     return f"row {first_row + int(row)} holds {block[row, column]}"
 
 
+def check_finite(
+    block: npt.NDArray[Any], kept: npt.NDArray[Any], name: str, first_row: int
+) -> None:
+    """Refuse rows that are not finite in the type they are kept in, by what was given."""
+    fits = np.isfinite(kept)
+    if not fits.all():
+        found = _bad_row(fits, block, first_row)
+        raise ValueError(f"{name}: {found}: expected finite numbers that fit {kept.dtype}")
+
+
 def to_float32(block: npt.NDArray[Any], name: str, first_row: int) -> npt.NDArray[np.float32]:
     """Convert rows to C-contiguous float32. float32 itself is left for the core to check."""
     if block.dtype.kind != "f" or block.dtype.itemsize <= 4:
         return np.ascontiguousarray(block, dtype=np.float32)
     with np.errstate(over="ignore", under="ignore"):
         result = np.ascontiguousarray(block, dtype=np.float32)
-    fits = np.isfinite(result)
-    if not fits.all():
-        found = _bad_row(fits, block, first_row)
-        raise ValueError(f"{name}: {found}: expected finite numbers that fit float32")
+    check_finite(block, result, name, first_row)
     return result
 
 
@@ -188,23 +195,21 @@ class Rows:
         if packed and dtype != "bits":
             raise ValueError("packed: expected False: only a hamming index takes packed bits")
         self._dim = dim
+        self._dtype = dtype
         self._packed = packed
         self._array = matrix(
             vectors, "vectors", (dim + 7) // 8 if packed else dim, packed=packed
         )
-        self.input_type = self._choose_type(dtype)
+        self.input_type = self._choose_type()
         row_bytes = max(1, self._array.shape[1] * (4 if self.input_type == "float32" else 1))
-        self._rows_a_block = max(1, CHUNK_BYTES // row_bytes)
+        self._rows_a_block: int = max(1, CHUNK_BYTES // row_bytes)
 
-    def _choose_type(self, dtype: str) -> str:
-        kind = self._array.dtype.kind
-        if dtype == "bits":
-            return "bits"
-        if dtype == "float16" and self._array.dtype == np.float16:
+    def _choose_type(self) -> str:
+        if self._dtype == "float16" and self._array.dtype == np.float16:
             return "float16"
-        if dtype == "uint8" or (dtype == "int8" and kind != "f"):
-            return dtype
-        return "float32"
+        if self._dtype == "int8" and self._array.dtype.kind == "f":
+            return "float32"  # scaled by the core
+        return "float32" if self._dtype == "float16" else self._dtype
 
     def __len__(self) -> int:
         return int(self._array.shape[0])
@@ -224,6 +229,14 @@ class Rows:
         for first in range(0, len(self), self._rows_a_block):
             block = self._array[first : first + self._rows_a_block]
             yield first, self._converted(block, first)
+
+    def check(self) -> None:
+        """Refuse what the core would refuse, before any of several blocks is given to it."""
+        for first, block in self.blocks():
+            if block.dtype.kind == "f":
+                with np.errstate(over="ignore"):
+                    kept = block.astype(np.float16) if self._dtype == "float16" else block
+                check_finite(block, kept, "vectors", first)
 
     def is_one_block(self) -> bool:
         """Tell whether `blocks` yields all rows at once."""

@@ -142,9 +142,13 @@ def _load_npy(name: str) -> npt.NDArray[Any]:
 
 def _read_npz(name: str, key: str | None) -> npt.NDArray[Any]:
     try:
+        if not zipfile.is_zipfile(name):
+            raise zipfile.BadZipFile("not a zip archive")
         with np.load(name, allow_pickle=False) as archive:
             loaded: npt.NDArray[Any] = archive[_pick(name, "array", list(archive.files), key)]
-    except (zipfile.BadZipFile, EOFError) as error:
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
         raise InputError(f"{name}: not a readable .npz file ({_one_line(error)})") from error
     return loaded
 

@@ -14,7 +14,7 @@ import stat
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal, NoReturn, TypeAlias
+from typing import Any, Final, Literal, NoReturn, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,8 @@ __all__ = ["AnnoyIndex", "convert"]
 AnnoyMetric: TypeAlias = Literal["angular", "euclidean", "manhattan", "hamming", "dot"]
 Path: TypeAlias = "str | os.PathLike[str]"
 
-_OMITTED: Final = "angular"
+# The default of `metric`: told from what a caller passes by being another object.
+_OMITTED: Final = cast(AnnoyMetric, str(b"angular", "ascii"))
 _MAX_DIM = 65536
 _MAX_TREES = 65535
 _MAX_ITEMS = 2**31 - 1
@@ -84,16 +85,16 @@ class AnnoyIndex(_core.AnnoyCalls):
         "_seed",
     )
 
-    def __init__(self, f: int, metric: AnnoyMetric | None = None) -> None:
+    def __init__(self, f: int, metric: AnnoyMetric = _OMITTED) -> None:
         dim = _c_int(f)
-        if metric is None:
+        if metric is _OMITTED:
             warnings.warn(
                 "The default argument for metric will be removed in future version of Annoy. "
                 "Please pass metric='angular' explicitly.",
                 FutureWarning,
                 stacklevel=2,
             )
-            metric = _OMITTED
+            metric = "angular"
         if not isinstance(metric, str):
             raise TypeError(f"argument 2 must be str, not {type(metric).__name__}")
         if metric not in _core.ANNOY_METRICS:

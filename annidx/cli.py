@@ -26,6 +26,7 @@ from annidx._readers import Ids, InputError, ids_from_text, read_ids, read_table
 from annidx._terminal import ProgressBar, Style, human_bytes, human_seconds, table
 
 METRICS = ("angular", "cosine", "euclidean", "manhattan", "dot", "hamming")
+ANNOY_METRICS = ("angular", "euclidean", "manhattan", "dot", "hamming")
 DTYPES = ("float32", "float16", "int8", "uint8", "bits")
 
 _OK, _FAILED, _USAGE, _INTERRUPTED, _PIPE_CLOSED = 0, 1, 2, 130, 141
@@ -153,6 +154,23 @@ def _add_jobs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=_jobs, default=-1, metavar="N", help="threads (all cores)")
 
 
+def _add_build_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--n-trees", type=_positive, metavar="N", help="trees (chosen by the library)")
+    add("--recall", type=_share, default=0.95, metavar="R", help="what queries aim at (0.95)")
+    add("--seed", type=_not_negative, default=0, metavar="N", help="same seed, same file (0)")
+    _add_jobs(parser)
+
+
+def _build_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "n_trees": arguments.n_trees,
+        "recall": arguments.recall,
+        "seed": arguments.seed,
+        "n_jobs": arguments.jobs,
+    }
+
+
 def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="INDEX", help="an index file")
 
@@ -197,11 +215,8 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
     ids.add_argument(
         "--id-column", metavar="NAME", help="column of ids in a text or .parquet input, or number"
     )
-    add("--n-trees", type=_positive, metavar="N", help="trees (chosen by the library)")
-    add("--recall", type=_share, default=0.95, metavar="R", help="what queries aim at (0.95)")
     add("--queries", metavar="FILE", help="typical queries, to measure recall with")
-    _add_jobs(parser)
-    add("--seed", type=_not_negative, default=0, metavar="N", help="same seed, same file (0)")
+    _add_build_options(parser)
     add(
         "--metadata",
         type=_pair,
@@ -219,24 +234,19 @@ def _build(arguments: argparse.Namespace) -> None:
     queries = None
     if arguments.queries is not None:
         queries = _read_queries(index, arguments.queries)
-    options = {}
+    options = _build_options(arguments)
     if arguments.memory_limit is not None:
-        options = {"out": arguments.output, "memory_limit": arguments.memory_limit}
+        options.update(out=arguments.output, memory_limit=arguments.memory_limit)
     with _progress() as progress:
-        index.build(
-            n_trees=arguments.n_trees,
-            recall=arguments.recall,
-            n_jobs=arguments.jobs,
-            seed=arguments.seed,
-            queries=queries,
-            progress=progress,
-            **options,
-        )
-        if arguments.metadata or not options:
+        index.build(queries=queries, progress=progress, **options)
+        if arguments.metadata or "out" not in options:
             index.save(arguments.output, dict(arguments.metadata) or None, progress=progress)
-    size = human_bytes(os.path.getsize(arguments.output))
-    took = human_seconds(time.monotonic() - start)
-    print(f"{arguments.output}: {len(index):,} vectors, {size}, in {took}")
+    _report_built(arguments.output, len(index), start)
+
+
+def _report_built(path: str, count: int, start: float) -> None:
+    size = human_bytes(os.path.getsize(path))
+    print(f"{path}: {count:,} vectors, {size}, in {human_seconds(time.monotonic() - start)}")
 
 
 def _filled(arguments: argparse.Namespace) -> annidx.Index:
@@ -485,14 +495,24 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     add("input", metavar="OLD", help="a file that Annoy wrote")
     add("output", metavar="NEW", help="the index file to write")
     add("--dim", type=_positive, required=True, metavar="N", help="dimension of its vectors")
-    add("--metric", choices=METRICS, required=True, help="the metric it was built with")
+    add("--metric", choices=ANNOY_METRICS, required=True, help="the metric it was built with")
+    _add_build_options(parser)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
     from annidx import annoy
 
-    annoy.convert(arguments.input, arguments.output, arguments.dim, arguments.metric)
-    print(f"{arguments.output}: {human_bytes(os.path.getsize(arguments.output))}")
+    start = time.monotonic()
+    with _progress() as progress:
+        count = annoy.convert(
+            arguments.input,
+            arguments.output,
+            arguments.dim,
+            arguments.metric,
+            progress=progress,
+            **_build_options(arguments),
+        )
+    _report_built(arguments.output, count, start)
 
 
 # ---- the commands ------------------------------------------------------------------------

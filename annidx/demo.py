@@ -82,7 +82,7 @@ def tour(out: TextIO, save: str | None = None) -> None:
             _heading(out, style, "Ask it: the nearest neighbours of")
             _show_neighbours(out, style, index, TOUR_WORDS, 7)
     _show_speed(out, style, data)
-    _show_next(out, style, save)
+    show_next(out, save)
 
 
 def answer(out: TextIO, words: Sequence[str], k: int, save: str | None = None) -> None:
@@ -101,7 +101,9 @@ def answer(out: TextIO, words: Sequence[str], k: int, save: str | None = None) -
     found = [word for word in known if word is not None]
     if found:
         start = time.perf_counter()
-        index = build_index(data, ProgressBar(sys.stderr))
+        bar = ProgressBar(sys.stderr)
+        index = build_index(data, bar)
+        bar.clear()
         built = time.perf_counter() - start
         if save:
             index.save(save)
@@ -282,12 +284,14 @@ class Measurement:
     exact_rate: float
 
 
-def measure(data: WordSet) -> Measurement:
+def measure(data: WordSet, bar: ProgressBar | None = None) -> Measurement:
     """Hold words out of an index and ask it for their neighbours, one query a call, one thread."""
     held = np.zeros(len(data.words), dtype=bool)
     held[:: len(data.words) // HELD_OUT] = True
     kept = [word for word, out in zip(data.words, held, strict=True) if not out]
-    index = build_index(WordSet(kept, data.vectors[~held]))
+    index = build_index(WordSet(kept, data.vectors[~held]), bar)
+    if bar is not None:
+        bar.clear()
     queries = data.vectors[held].astype(np.float32)
     truth = index.query_exact(queries, k=NEIGHBOURS)[1]
     found = np.stack([index.query(query, k=NEIGHBOURS)[1] for query in queries])
@@ -315,7 +319,7 @@ def _show_speed(out: TextIO, style: Style, data: WordSet) -> None:
     _heading(
         out, style, f"Measured here: {HELD_OUT:,} words kept out of the index, one thread, k = 10"
     )
-    result = measure(data)
+    result = measure(data, ProgressBar(sys.stderr, indent=_MARGIN * 2))
     rows = [
         ["annidx", f"{result.recall:.3f}", f"{result.rate:,.0f}"],
         ["brute force (query_exact)", "1.000", f"{result.exact_rate:,.0f}"],
@@ -330,7 +334,9 @@ def _show_speed(out: TextIO, style: Style, data: WordSet) -> None:
     )
 
 
-def _show_next(out: TextIO, style: Style, save: str | None) -> None:
+def show_next(out: TextIO, save: str | None) -> None:
+    """Print what to try after the tour, which kept its index in `save` or nowhere."""
+    style = Style(out)
     kept = save or "words.annidx"
     _heading(out, style, "Next")
     steps = [

@@ -19,6 +19,8 @@ __all__ = ["IdSet"]
 # Bytes of sets held at one time for a batch in which each query has its own.
 _SETS_BYTES = 64 << 20
 
+Id: TypeAlias = "int | str | np.integer[Any]"
+Ids: TypeAlias = "Sequence[int] | Sequence[str] | npt.NDArray[Any]"
 Items: TypeAlias = (
     "_core.SlotBits | npt.NDArray[Any] | Sequence[Any] | set[int] | set[str] | "
     "frozenset[int] | frozenset[str] | range"

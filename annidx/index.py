@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import operator
 import os
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, TypeAlias, TypeVar
 
@@ -18,13 +17,11 @@ import numpy.typing as npt
 from annidx import _core, _inputs
 from annidx._progress import Progress, reporter
 from annidx.errors import FormatError, StateError
-from annidx.idset import Filter, eligible_parts, find_rows
+from annidx.idset import Filter, Id, Ids, eligible_parts, find_rows
 
 __all__ = ["Index", "load", "verify"]
 
 Path: TypeAlias = "str | os.PathLike[str]"
-Id: TypeAlias = "int | str | np.integer[Any]"
-Ids: TypeAlias = "Sequence[int] | Sequence[str] | npt.NDArray[Any]"
 Found: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
 _MAX_DIM = 65536
@@ -74,8 +71,8 @@ class Index(_core.CoreIndex):
         dtype = _inputs.one_of(dtype, "dtype", _core.DTYPES)
         self._create(_core.METRICS[metric], _core.DTYPES[dtype], dim)
         self._path: str | None = None
-        self._file_identity: str | None = None
-        self._metadata: str | None = None
+        self._file_identity: str | None = None  # of _path, when that is not this very image
+        self._metadata: str | None = None  # JSON, once it was asked for or saved
 
     # ---- filling -----------------------------------------------------------------------------
 
@@ -121,8 +118,7 @@ class Index(_core.CoreIndex):
             return
         if not rows.is_one_block():
             # All or nothing over several blocks: look before adding the first one.
-            for _ in rows.blocks():
-                pass
+            rows.check()
             self._check_new_ids(batch)
         for first, block in rows.blocks():
             self._add_block(rows, block, batch.part(first, first + len(block)), borrowed=False)
@@ -221,7 +217,7 @@ class Index(_core.CoreIndex):
                 limit,
             )
         if where is not None:
-            self._belongs_to(where)
+            self._path = os.path.abspath(where)
 
     def _batch(self, queries: object, name: str) -> npt.NDArray[Any]:
         """Read (m, dim) queries, at least one."""
@@ -230,6 +226,7 @@ class Index(_core.CoreIndex):
         )
         if single or len(array) == 0:
             raise ValueError(f"{name}: expected shape (m, {self.dim}) with m of at least 1")
+        _inputs.check_finite(array, array, name, 0)
         return array
 
     # ---- saving ------------------------------------------------------------------------------
@@ -267,11 +264,7 @@ class Index(_core.CoreIndex):
         with reporter(progress) as report:
             self._save(os.fsencode(where), text.encode("utf-8"), report)
         self._metadata = text
-        self._belongs_to(where)
-
-    def _belongs_to(self, path: str) -> None:
-        """Remember the file that holds this index, and its identity, for pickling."""
-        self._path = os.path.abspath(path)
+        self._path = os.path.abspath(where)
         with _opened(self._path, warm=False, lock=False) as saved:
             self._file_identity = saved._identity()
 
@@ -383,45 +376,19 @@ class Index(_core.CoreIndex):
         all_distances[:, :width] = distances
         return all_ids, all_distances
 
-    def query_items(
+    def _query_items_any(
         self,
-        ids: Id | Ids,
-        k: int = 10,
-        include_self: bool = False,
-        *,
-        recall: float | None = None,
-        search_k: int | None = None,
-        allow: Filter = None,
-        deny: Filter = None,
-        radius: float | None = None,
-        n_jobs: int = 1,
+        ids: Ids,
+        k: int,
+        include_self: bool,
+        recall: float | None,
+        search_k: int | None,
+        allow: Filter,
+        deny: Filter,
+        radius: float | None,
+        n_jobs: int,
     ) -> Found:
-        """Find the nearest neighbours of items of the index.
-
-        Parameters
-        ----------
-        ids : id or sequence of ids
-            One id gives answers of shape (r,), several (m, k), as for `query`.
-        k : int, default 10
-            Neighbours wanted.
-        include_self : bool, default False
-            Whether an item may be among its own neighbours. Other items with an equal vector always
-            may.
-        recall, search_k, allow, deny, radius, n_jobs
-            As for `query`.
-
-        Returns
-        -------
-        ids, distances : ndarray
-            As for `query`.
-
-        Raises
-        ------
-        KeyError
-            The index does not hold an id.
-        ValueError, StateError, FormatError
-            As for `query`.
-        """
+        """Answer what `query_items` does not answer itself: several items, and filters."""
         self._check_built()
         single = _inputs.is_one_id(ids)
         rows = self._known_rows([ids] if single else ids)
@@ -491,7 +458,7 @@ class Index(_core.CoreIndex):
         KeyError
             The index does not hold an id.
         StateError
-            The index is closed.
+            The index is not built, or closed.
         """
         if packed and self.metric != "hamming":
             raise ValueError("packed: expected False: only a hamming index has packed bits")
@@ -604,7 +571,7 @@ class Index(_core.CoreIndex):
     def __reduce__(self) -> tuple[Any, ...]:
         self._check_built()
         if self._path is not None:
-            return _load_same, (self._path, self._file_identity)
+            return _load_same, (self._path, self._file_identity or self._identity())
         return _from_image, (self._image(),)
 
 
@@ -644,8 +611,7 @@ def _opened(path: str, *, warm: bool, lock: bool) -> Index:
     index = Index.__new__(Index)
     index._open(os.fsencode(path), warm, lock)
     index._path = os.path.abspath(path)
-    index._file_identity = index._identity()
-    index._metadata = None
+    index._file_identity = index._metadata = None
     return index
 
 

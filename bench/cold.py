@@ -196,7 +196,8 @@ def table(result: Mapping[str, Any]) -> str:
     measured = [one for one in result["contestants"] if one["failure"] is None]
     failed = [one for one in result["contestants"] if one["failure"] is not None]
     lines += [_row(one) for one in measured]
-    lines += ["", *(f"{one['name']}: left out ({one['failure']})." for one in failed)]
+    for one in failed:
+        lines += ["", f"{one['name']}: left out ({one['failure']})."]
     lines += ["", f"The disk reads {result['read_ahead_kib']} KiB ahead."]
     return "\n".join(lines)
 

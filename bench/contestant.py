@@ -6,6 +6,7 @@ knows any library by name.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -99,7 +100,7 @@ class Contestant(ABC):
         try:
             return metadata.version(cls.distribution)
         except metadata.PackageNotFoundError:
-            return "unknown"
+            return str(getattr(importlib.import_module(cls.module), "__version__", "unknown"))
 
     @classmethod
     def supports(cls, metric: str) -> bool:
@@ -118,7 +119,8 @@ class Contestant(ABC):
         return self.task.dim // 8 if self.task.metric == "hamming" else 4 * self.task.dim
 
     def prepare_base(self, base: Array) -> Array:
-        return self.prepare_batch(base)
+        rows: Array = self.prepare_batch(base)
+        return rows
 
     def prepare_query(self, vector: Array) -> Any:
         return self.prepare_batch(vector)

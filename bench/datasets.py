@@ -46,8 +46,8 @@ class PreparedSet:
     dim: int
 
     def base(self, in_memory: bool = False) -> Array:
-        mode = None if in_memory else "r"
-        return np.asarray(np.load(self.folder / "base.npy", mmap_mode=mode))
+        path = self.folder / "base.npy"
+        return np.asarray(np.load(path) if in_memory else np.load(path, mmap_mode="r"))
 
     def queries(self) -> Array:
         return np.asarray(np.load(self.folder / "query.npy"))
@@ -111,9 +111,9 @@ def run_dtype(raw: RawSet, asked: str) -> str:
         return "bits"
     if asked not in RUN_DTYPES:
         raise ValueError(f"--dtype {asked!r} is not one of {', '.join(RUN_DTYPES)}")
-    whole = np.dtype(asked).kind in "iu"
-    if whole and np.dtype(raw.base.dtype).kind not in "iu":
-        raise ValueError(f"{raw.name}: {raw.base.dtype} vectors cannot be run as {asked}")
+    given = (raw.base.dtype, raw.queries.dtype)
+    if np.dtype(asked).kind in "iu" and not all(dtype == asked for dtype in given):
+        raise ValueError(f"{raw.name}: {given[0]} vectors cannot be run as {asked}")
     return asked
 
 

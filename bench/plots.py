@@ -42,7 +42,7 @@ STYLES = {
 }
 
 
-def _spread(recall: float | Sequence[float]) -> Array:
+def _spread(recall: Sequence[float]) -> Array:
     """Place on the axis: equal room for every halving of the misses."""
     return np.asarray(-np.log10(np.maximum(LEAST_MISS, 1 - np.asarray(recall, dtype=float))))
 
@@ -59,7 +59,7 @@ def draw_set(result: Mapping[str, Any], machine: str, folder: Path) -> list[Path
     for one in sorted(result["contestants"], key=_speed_for_legend):
         _draw_contestant(axes, one)
     axes.set_yscale("log")
-    axes.set_xlim(_spread(LEAST_RECALL), _spread(1.0) + RIGHT_MARGIN)
+    axes.set_xlim(*_spread([LEAST_RECALL, 1.0]) + np.array([0, RIGHT_MARGIN]))
     axes.set_xticks(_spread(RECALL_TICKS), [f"{tick:g}" for tick in RECALL_TICKS])
     axes.grid(which="major", color="#dddddd")
     axes.grid(which="minor", axis="y", color="#f0f0f0")

@@ -35,7 +35,9 @@ from bench.worker import (
 
 TARGETS = (0.95, 0.99)
 FULL_RECALL = 0.9995
-FRONT_SLACK = 0.85
+FRONT_SLACK = 0.7
+SHORT_SWEEP = 16
+"""A sweep of no more settings than this is measured whole; a grid is cut to its front."""
 LEAST_RECALL_OF_INTEREST = 0.75
 CALIBRATION_SECONDS = 0.02
 MEMORY_SHARE_FOR_OPEN_FILES = 0.5
@@ -182,7 +184,7 @@ def without_folders(error: WorkerError) -> str:
 
 def _files_fit_in_memory(entries: Sequence[Entry]) -> bool:
     total_bytes = sum(entry.built.file_bytes for entry in entries if entry.built)
-    return total_bytes < MEMORY_SHARE_FOR_OPEN_FILES * psutil.virtual_memory().available
+    return bool(total_bytes < MEMORY_SHARE_FOR_OPEN_FILES * psutil.virtual_memory().available)
 
 
 def answering_assignment(entry: Entry) -> Assignment:
@@ -254,14 +256,15 @@ def find_recalls(entry: Entry, child: Child, truth: Truth, options: RunOptions) 
 
 
 def _worth_measuring(measured: Sequence[MeasuredSetting]) -> list[MeasuredSetting]:
-    """Near the front, and only the best of those below the recalls of interest."""
+    """Of a grid those near the front; of all only the best below the recalls of interest."""
     points = [one.single_point() for one in measured]
     below = [point.recall for point in points if point.recall < LEAST_RECALL_OF_INTEREST]
     least = max(below, default=0.0)
     return [
         one
         for one, point in zip(measured, points, strict=True)
-        if point.recall >= least and is_near_front(point, points, FRONT_SLACK)
+        if point.recall >= least
+        and (len(points) <= SHORT_SWEEP or is_near_front(point, points, FRONT_SLACK))
     ]
 
 

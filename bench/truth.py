@@ -7,7 +7,8 @@ more than a relative 1e-6.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def _manhattan(rows: Array, query: Array) -> Array:
 
 
 def _negated_dot(rows: Array, query: Array) -> Array:
-    return -np.einsum("...d,...d->...", rows, query)
+    return np.asarray(-np.einsum("...d,...d->...", rows, query))
 
 
 def _angular(rows: Array, query: Array) -> Array:
@@ -78,15 +79,15 @@ def without_repeats(ids: Array) -> Array:
     in_order = np.take_along_axis(ids, order, axis=1)
     repeated = np.zeros(ids.shape, dtype=bool)
     repeated[:, 1:] = in_order[:, 1:] == in_order[:, :-1]
-    unique = ids.copy()
+    unique: Array = ids.copy()
     np.put_along_axis(unique, order, np.where(repeated, -1, in_order), axis=1)
     return unique
 
 
-def as_id_matrix(answers: object, k: int) -> Array:
+def as_id_matrix(answers: Sequence[Any], k: int) -> Array:
     """Answers of any shape a library returns as (m, k) int64, missing ones -1."""
-    matrix = np.full((len(answers), k), -1, dtype=np.int64)  # type: ignore[arg-type]
-    for row, answer in enumerate(answers):  # type: ignore[arg-type, var-annotated]
+    matrix = np.full((len(answers), k), -1, dtype=np.int64)
+    for row, answer in enumerate(answers):
         found = np.asarray(answer)[:k].astype(np.int64)
         matrix[row, : len(found)] = found
     return matrix
@@ -111,17 +112,17 @@ def _block_scores(metric: str, rows: Array, queries: Array) -> Array:
     if metric == "hamming":
         row_bits = np.unpackbits(rows, axis=1).astype(np.float32) * 2 - 1
         query_bits = np.unpackbits(queries, axis=1).astype(np.float32) * 2 - 1
-        return (row_bits.shape[1] - query_bits @ row_bits.T) / 2
+        return np.asarray((row_bits.shape[1] - query_bits @ row_bits.T) / 2)
     rows = rows.astype(np.float32)
     queries = queries.astype(np.float32)
     if metric == "manhattan":
         return np.stack([np.abs(rows - query).sum(axis=1) for query in queries])
     if metric in {"angular", "cosine"}:
-        return 1 - _unit(queries) @ _unit(rows).T
+        return np.asarray(1 - _unit(queries) @ _unit(rows).T)
     products: Array = queries @ rows.T
     if metric == "dot":
         return -products
-    return np.einsum("rd,rd->r", rows, rows)[None, :] - 2 * products
+    return np.asarray(np.einsum("rd,rd->r", rows, rows)[None, :] - 2 * products)
 
 
 def _comparable(metric: str, distances: Array, queries: Array) -> Array:
@@ -130,7 +131,7 @@ def _comparable(metric: str, distances: Array, queries: Array) -> Array:
         return distances**2 / 2
     if metric == "euclidean":
         lengths = np.einsum("md,md->m", queries, queries, dtype=np.float64)
-        return distances**2 - lengths[:, None]
+        return np.asarray(distances**2 - lengths[:, None])
     return distances
 
 

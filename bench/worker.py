@@ -12,6 +12,7 @@ import importlib
 import multiprocessing
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -202,7 +203,7 @@ def _list_settings(state: _State) -> list[Setting]:
     return state.contestant.settings()
 
 
-REQUESTS = {
+REQUESTS: dict[str, Callable[..., Any]] = {
     "open": _open,
     "settings": _list_settings,
     "single": _measure_single,

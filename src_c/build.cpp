@@ -351,7 +351,7 @@ void Build::lay_out() {
   params_.byte_scale = 1.0f;
   if (scan_ == Scan::byte_rows && has_byte_copies()) {
     params_.byte_offset = facts_.lowest;
-    params_.byte_scale = std::max((facts_.highest - facts_.lowest) / 255.0f, 1e-30f);
+    params_.byte_scale = std::max(facts_.highest / 255.0f - facts_.lowest / 255.0f, 1e-30f);
   } else if (plan_.dtype == Dtype::int8) {
     params_.byte_offset = -128.0f;
   }

@@ -102,7 +102,7 @@ void CurveMeasurement::find_truth() {
           if (exactly) {
             Request request;
             request.k = deepest;
-            request.exact = true;
+            request.setting.everything = true;
             request.excluded = excluded(i);
             for (const Neighbour& n : searcher.run(view_, query(i), request)) keys.push_back(n.key);
           } else {
@@ -270,11 +270,11 @@ std::uint64_t between(double share, std::uint32_t a, std::uint32_t b) {
 
 Setting blend(double share, const format::CurvePoint& a, const format::CurvePoint& b) {
   return {between(share, a.candidates, b.candidates), between(share, a.rerank, b.rerank),
-          between(share, a.exact, b.exact)};
+          between(share, a.exact, b.exact), false};
 }
 
 Setting setting_of(const format::CurvePoint& point) {
-  return {point.candidates, point.rerank, point.exact};
+  return {point.candidates, point.rerank, point.exact, false};
 }
 
 }  // namespace
@@ -293,37 +293,35 @@ Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::ui
   for (std::size_t i = 0; i < points.size(); ++i) {
     const double here = 1.0 - points[i].recall;
     if (!(here <= miss)) continue;
-    if (i == 0) return stretched(setting_of(points[0]), k, points[0].k, items);
+    // No misses measured is no rate of misses: nothing to interpolate towards.
+    if (i == 0 || !(here > 0.0)) return stretched(setting_of(points[i]), k, points[i].k, items);
     const double before = 1.0 - points[i - 1].recall;
-    constexpr double kFloor = 1e-6;
-    const double span = std::log(std::max(before, kFloor)) - std::log(std::max(here, kFloor));
-    const double share =
-        span > 0.0 ? (std::log(std::max(before, kFloor)) - std::log(std::max(miss, kFloor))) / span
-                   : 1.0;
+    const double span = std::log(before) - std::log(here);
+    const double share = span > 0.0 ? (std::log(before) - std::log(miss)) / span : 1.0;
     return stretched(blend(std::clamp(share, 0.0, 1.0), points[i - 1], points[i]), k, points[i].k,
                      items);
   }
-  Setting all{items, tuning::kTraceDepth, tuning::kTraceDepth / 4};
-  return stretched(all, k, 100, items);
+  if (!points.empty() && points.back().recall >= recall) {
+    return stretched(setting_of(points.back()), k, points.back().k, items);
+  }
+  return {items, items, items, true};
 }
 
 Setting setting_for_candidates(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
                                std::uint64_t search_k, std::uint64_t items) {
+  if (search_k >= items) return {items, items, items, true};
   const std::vector<format::CurvePoint> points = points_for(curve, k);
-  Setting setting{search_k, 0, 0};
-  if (points.empty()) {
-    setting = {search_k, std::max<std::uint64_t>(k * 8, 128), k * 2};
-    return stretched(setting, 0, 1, items);
-  }
-  const format::CurvePoint* chosen = &points.back();
+  // Never less re-scoring than a smaller search_k gets.
+  Setting setting{search_k, search_k / tuning::kCandidatesPerRerank, 0, false};
+  std::uint32_t measured_k = 0;
   for (const format::CurvePoint& point : points) {
-    if (point.candidates >= search_k) {
-      chosen = &point;
-      break;
-    }
+    measured_k = point.k;
+    if (point.candidates > search_k && setting.exact > 0) continue;
+    setting.rerank = std::max<std::uint64_t>(setting.rerank, point.rerank);
+    setting.exact = std::max<std::uint64_t>(setting.exact, point.exact);
   }
-  setting = stretched(setting_of(*chosen), k, chosen->k, items);
-  setting.candidates = std::min(std::max(search_k, k), items);
+  setting = stretched(setting, k, measured_k, items);
+  setting.candidates = std::max(search_k, k);
   return setting;
 }
 

@@ -27,10 +27,11 @@ std::vector<format::CurvePoint> measure_curve(const SearchView& view,
                                               unsigned n_threads, Monitor* monitor);
 
 // The cheapest setting of the curve that reaches `recall` for k neighbours, with the margin of
-// tuning::kMissMargin; everything when none does.
+// tuning::kMissMargin; a scan of everything when none does.
 Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
                            double recall, std::uint64_t items);
-// The setting that inspects `search_k` candidates and re-scores as the curve found best there.
+// The setting that inspects `search_k` candidates and re-scores at least as deeply as the curve found
+// worth while for fewer; a scan of everything from `items` on.
 Setting setting_for_candidates(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
                                std::uint64_t search_k, std::uint64_t items);
 

@@ -135,8 +135,5 @@ LeafSpan checked_leaf(const ForestView& forest, std::uint32_t entry, bool first_
 // A total order of floats as integers (NaN last): smaller float, smaller key.
 std::uint32_t ordered_key(float value) noexcept;
 float float_of_key(std::uint32_t key) noexcept;
-// A bound that at least `keep` of the scores (none NaN, n > 0) do not exceed, and few more than that.
-// Depends on the scores only, not on their order.
-float near_bound(const float* scores, std::size_t n, std::size_t keep) noexcept;
 
 }  // namespace annidx

@@ -35,34 +35,41 @@ float sampled_bound(const float* scores, std::size_t n, std::size_t wanted,
   constexpr std::size_t kStep = kPanelWidth + 1;  // visits every lane of the centre blocks
   if (wanted * 2 >= n || n < 32 * kStep) return kInfinity;
   sample->clear();
-  for (std::size_t i = 0; i < n; i += kStep) {
-    if (scores[i] < kInfinity) sample->push_back(scores[i]);
-  }
-  return sample->empty() ? kInfinity
-                         : near_bound(sample->data(), sample->size(), wanted * 2 / kStep + 4);
+  for (std::size_t i = 0; i < n; i += kStep) sample->push_back(scores[i]);
+  return kernels().near_bound(sample->data(), sample->size(), wanted * 3 / (2 * kStep) + 4);
 }
 
-// The best `wanted` (or all) of the entries base .. base + n, as packed keys, best first.
+// Of `count` picked entries the best `wanted`, as packed keys, best first.
+void sort_best(std::size_t count, std::size_t wanted, RouteScratch* scratch,
+               std::vector<std::uint64_t>* best) {
+  float* scores = scratch->picked_scores.data();
+  Slot* entries = scratch->picked_entries.data();
+  if (count > wanted) {
+    const float bound = kernels().near_bound(scores, count, wanted);
+    count = kernels().compact_at_most(scores, entries, count, bound);
+  }
+  best->clear();
+  for (std::size_t i = 0; i < count; ++i) best->push_back(pack(scores[i], entries[i]));
+  if (best->size() > wanted) {
+    std::nth_element(best->begin(), best->begin() + static_cast<std::ptrdiff_t>(wanted),
+                     best->end());
+    best->resize(wanted);
+  }
+  std::sort(best->begin(), best->end());
+}
+
+// The best `wanted` (or all) of the entries base .. base + n.
 void best_entries(const float* scores, std::size_t n, std::uint32_t base, std::size_t wanted,
                   RouteScratch* scratch, std::vector<std::uint64_t>* best) {
   scratch->picked_scores.resize(n + kPanelWidth);
   scratch->picked_entries.resize(n + kPanelWidth);
   const Survivors picked{scratch->picked_scores.data(), scratch->picked_entries.data()};
-  const float bound = sampled_bound(scores, n, wanted, &scratch->sample);
-  std::size_t count = kernels().select_at_most(scores, n, bound, base, picked);
-  if (count < wanted && bound != kInfinity) {
+  const float guess = sampled_bound(scores, n, wanted, &scratch->sample);
+  std::size_t count = kernels().select_at_most(scores, n, guess, base, picked);
+  if (count < wanted && guess < kInfinity) {
     count = kernels().select_at_most(scores, n, kInfinity, base, picked);
   }
-  const float tighter = count > wanted ? near_bound(picked.scores, count, wanted) : kInfinity;
-  best->clear();
-  for (std::size_t i = 0; i < count; ++i) {
-    if (picked.scores[i] <= tighter) best->push_back(pack(picked.scores[i], picked.slots[i]));
-  }
-  if (best->size() > wanted) {
-    std::nth_element(best->begin(), best->begin() + wanted, best->end());
-    best->resize(wanted);
-  }
-  std::sort(best->begin(), best->end());
+  sort_best(count, wanted, scratch, best);
 }
 
 GroupSpan checked_group(const ForestView& forest, const TreeView& tree, std::uint32_t entry) {
@@ -79,54 +86,57 @@ GroupSpan checked_group(const ForestView& forest, const TreeView& tree, std::uin
   return span;
 }
 
-// Scores the leaves of scratch->opened_groups.
-void open_groups(const ForestView& forest, const TreeView& tree, const RouteQuery& query,
-                 RouteScratch* scratch, std::vector<std::uint64_t>* best) {
-  best->clear();
+// Scores the leaves of scratch->opened_groups into the picked arrays; returns how many.
+std::size_t open_groups(const ForestView& forest, const TreeView& tree, const RouteQuery& query,
+                        RouteScratch* scratch) {
+  std::size_t picked = 0;
   for (std::uint64_t key : scratch->opened_groups) {
     const GroupSpan span = checked_group(forest, tree, static_cast<std::uint32_t>(key));
     const std::uint32_t first = span.first_leaf_block * static_cast<std::uint32_t>(kPanelWidth);
     const std::uint32_t count = span.leaf_blocks * static_cast<std::uint32_t>(kPanelWidth);
-    scratch->scores.resize(std::max<std::size_t>(scratch->scores.size(), count));
-    score_centres(forest.leaves, forest.dim4, first, count, query, scratch->scores.data());
-    for (std::uint32_t i = 0; i < count; ++i) {
-      if (scratch->scores[i] < kInfinity) best->push_back(pack(scratch->scores[i], first + i));
+    const std::size_t room = picked + count + kPanelWidth;
+    if (scratch->scores.size() < count) scratch->scores.resize(count);
+    if (scratch->picked_scores.size() < room) {
+      scratch->picked_scores.resize(room * 2);
+      scratch->picked_entries.resize(room * 2);
     }
+    score_centres(forest.leaves, forest.dim4, first, count, query, scratch->scores.data());
+    constexpr float kLargest = std::numeric_limits<float>::max();  // not the padding entries
+    picked += kernels().select_at_most(
+        scratch->scores.data(), count, kLargest, first,
+        {scratch->picked_scores.data() + picked, scratch->picked_entries.data() + picked});
   }
+  return picked;
 }
 
-// Scores a tree's leaves into scratch->scores and returns the best `wanted` of them.
+// The best `wanted` leaves of a tree.
 void best_leaves(const ForestView& forest, const TreeView& tree, const RouteQuery& query,
                  std::size_t wanted, RouteScratch* scratch, std::vector<std::uint64_t>* best) {
-  if (tree.group_entry_count == 0) {
-    scratch->scores.resize(tree.leaf_entry_count);
-    score_centres(forest.leaves, forest.dim4, tree.first_leaf_entry, tree.leaf_entry_count, query,
+  const bool grouped = tree.group_entry_count > 0;
+  const std::uint32_t entries = grouped ? tree.group_entry_count : tree.leaf_entry_count;
+  const std::uint32_t first = grouped ? tree.first_group_entry : tree.first_leaf_entry;
+  scratch->scores.resize(std::max<std::size_t>(scratch->scores.size(), entries));
+  const auto score_top = [&] {
+    score_centres(grouped ? forest.groups : forest.leaves, forest.dim4, first, entries, query,
                   scratch->scores.data());
-    best_entries(scratch->scores.data(), tree.leaf_entry_count, tree.first_leaf_entry, wanted,
-                 scratch, best);
+  };
+  score_top();
+  if (!grouped) {
+    best_entries(scratch->scores.data(), entries, first, wanted, scratch, best);
     return;
   }
-  scratch->scores.resize(tree.group_entry_count);
-  score_centres(forest.groups, forest.dim4, tree.first_group_entry, tree.group_entry_count, query,
-                scratch->scores.data());
-  std::vector<std::uint64_t>& opened = scratch->opened_groups;
-  best_entries(scratch->scores.data(), tree.group_entry_count, tree.first_group_entry,
-               std::max<std::size_t>(tuning::kMinGroups, wanted / tuning::kLeavesPerOpenedGroup),
-               scratch, &opened);
-  open_groups(forest, tree, query, scratch, best);
-  if (best->size() < wanted && opened.size() < tree.group_entry_count) {
-    // Small groups: open them all.
-    score_centres(forest.groups, forest.dim4, tree.first_group_entry, tree.group_entry_count,
-                  query, scratch->scores.data());
-    best_entries(scratch->scores.data(), tree.group_entry_count, tree.first_group_entry,
-                 tree.group_entry_count, scratch, &opened);
-    open_groups(forest, tree, query, scratch, best);
+  std::size_t groups =
+      std::max<std::size_t>(tuning::kMinGroups, wanted / tuning::kLeavesPerOpenedGroup);
+  for (;;) {
+    best_entries(scratch->scores.data(), entries, first, groups, scratch, &scratch->opened_groups);
+    const std::size_t picked = open_groups(forest, tree, query, scratch);
+    if (picked >= wanted || groups >= entries) {
+      sort_best(picked, wanted, scratch, best);
+      return;
+    }
+    groups = entries;  // small groups: open them all
+    score_top();
   }
-  if (best->size() > wanted) {
-    std::nth_element(best->begin(), best->begin() + wanted, best->end());
-    best->resize(wanted);
-  }
-  std::sort(best->begin(), best->end());
 }
 
 std::uint64_t eligible_points(const ForestView& forest, const LeafSpan& span, bool first_tree,
@@ -142,33 +152,6 @@ std::uint64_t eligible_points(const ForestView& forest, const LeafSpan& span, bo
 }
 
 }  // namespace
-
-// The upper edge of a bin of a histogram between the least and the largest score.
-float near_bound(const float* scores, std::size_t n, std::size_t keep) noexcept {
-  constexpr std::size_t kBins = 512;
-  float low = kInfinity, high = -kInfinity;
-  for (std::size_t i = 0; i < n; ++i) {
-    low = scores[i] < low ? scores[i] : low;
-    high = scores[i] > high ? scores[i] : high;
-  }
-  const float factor = static_cast<float>(kBins - 1) / (high - low);
-  if (!(factor > 0.0f) || !(factor < kInfinity)) return high;
-  std::uint16_t counts[kBins] = {};
-  constexpr std::size_t kMost = 65'535;  // of a bin
-  for (std::size_t i = 0; i < std::min(n, kMost); ++i) {
-    ++counts[static_cast<std::size_t>((scores[i] - low) * factor)];
-  }
-  std::size_t bin = 0;
-  for (std::size_t below = counts[0]; below < keep && bin + 1 < kBins; below += counts[++bin]) {
-  }
-  // The largest score of the bin: rounding of the edges cannot lose a score that was counted.
-  float bound = low;
-  for (std::size_t i = 0; i < n; ++i) {
-    const bool counted = static_cast<std::size_t>((scores[i] - low) * factor) <= bin;
-    bound = counted && scores[i] > bound ? scores[i] : bound;
-  }
-  return bound;
-}
 
 std::uint32_t ordered_key(float value) noexcept {
   std::uint32_t bits;

@@ -277,18 +277,18 @@ class BatchQuery {
     Request request;
     request.k = options_.k;
     request.setting = setting_;
-    request.exact = options_.exact;
     request.has_radius = options_.has_radius;
     request.radius = options_.radius;
     if (options_.eligible_count > 0) {
       request.eligible = options_.eligible[options_.eligible_count == 1 ? 0 : i];
     }
     if (options_.excluded) request.excluded = options_.excluded[i];
+    if (options_.included) request.included = options_.included[i];
     const std::vector<Neighbour>& found = searcher->run(loaded_.search(), values, request);
     for (std::uint32_t j = 0; j < options_.k; ++j) {
       const bool present = j < found.size();
       ids[j] = present ? name_of(found[j].row) : -1;
-      distances[j] = present ? loaded_.scorer().distance(found[j].key)
+      distances[j] = present ? searcher->distance(loaded_.search(), found[j].key)
                              : std::numeric_limits<double>::quiet_NaN();
     }
   }
@@ -315,22 +315,15 @@ void require_finite(const float* values, std::uint32_t dim, std::uint64_t row) {
 
 Setting choose_setting(const std::vector<format::CurvePoint>& curve, const LoadedImage& loaded,
                        const QueryOptions& options) {
-  if (options.search_k > 0) {
-    return setting_for_candidates(curve, options.k, options.search_k, loaded.items());
+  const double recall = options.recall > 0.0
+                            ? options.recall
+                            : static_cast<double>(loaded.view().params->default_recall);
+  if (options.exact || (options.search_k == 0 && recall >= 1.0)) {
+    return {loaded.items(), loaded.items(), loaded.items(), true};
   }
-  const double recall = options.recall > 0.0
-                            ? options.recall
-                            : static_cast<double>(loaded.view().params->default_recall);
-  return setting_for_recall(curve, options.k, recall, loaded.items());
-}
-
-bool wants_exact(const LoadedImage& loaded, const QueryOptions& options) {
-  if (options.exact) return true;
-  if (options.search_k > 0) return false;
-  const double recall = options.recall > 0.0
-                            ? options.recall
-                            : static_cast<double>(loaded.view().params->default_recall);
-  return recall >= 1.0;
+  return options.search_k > 0
+             ? setting_for_candidates(curve, options.k, options.search_k, loaded.items())
+             : setting_for_recall(curve, options.k, recall, loaded.items());
 }
 
 // One query on the calling thread, many on several.
@@ -359,35 +352,32 @@ std::uint64_t Index::query_bytes() const noexcept {
 void Index::query(const void* queries, std::uint64_t n, const QueryOptions& options,
                   std::int64_t* ids, double* distances) const {
   const LoadedImage& loaded = state_->built();
-  QueryOptions resolved = options;
-  resolved.exact = wants_exact(loaded, options);
-  const BatchQuery batch(loaded, resolved, choose_setting(state_->curve, loaded, resolved));
+  const BatchQuery batch(loaded, options, choose_setting(state_->curve, loaded, options));
   const auto* rows = static_cast<const std::byte*>(queries);
   const std::uint64_t row_bytes = query_bytes();
   const std::uint32_t dim = state_->dim;
   const bool floats = state_->metric != Metric::hamming;
-  for_each_query(n, resolved, [&](std::uint64_t i, Searcher* searcher) {
+  for_each_query(n, options, [&](std::uint64_t i, Searcher* searcher) {
     const void* values = rows + i * row_bytes;
     if (floats) require_finite(static_cast<const float*>(values), dim, i);
-    batch.run(i, values, searcher, ids + i * resolved.k, distances + i * resolved.k);
+    batch.run(i, values, searcher, ids + i * options.k, distances + i * options.k);
   });
 }
 
 void Index::query_rows(const Row* rows, std::uint64_t n, bool include_self,
                        const QueryOptions& options, std::int64_t* ids, double* distances) const {
   const LoadedImage& loaded = state_->built();
-  std::vector<Slot> excluded(n, kNoRow);
+  std::vector<Slot> slots(n);
   for (std::uint64_t i = 0; i < n; ++i) {
     if (rows[i] >= loaded.items()) {
       throw Error(ErrorCode::out_of_range, "row " + std::to_string(rows[i]) +
                                                ": expected less than " +
                                                std::to_string(loaded.items()));
     }
-    if (!include_self) excluded[i] = loaded.slot_of(rows[i]);
+    slots[i] = loaded.slot_of(rows[i]);
   }
   QueryOptions resolved = options;
-  resolved.exact = wants_exact(loaded, options);
-  resolved.excluded = excluded.data();
+  (include_self ? resolved.included : resolved.excluded) = slots.data();
   const BatchQuery batch(loaded, resolved, choose_setting(state_->curve, loaded, resolved));
   for_each_query(n, resolved, [&](std::uint64_t i, Searcher* searcher) {
     thread_local std::vector<std::byte> values;
@@ -411,7 +401,7 @@ double Index::distance(Row a, Row b) const {
     decode_row(state_->dtype, loaded.stored(loaded.slot_of(a)), state_->dim, row_units.data());
     query = scorer.prepare(row_units.data(), nullptr);
   }
-  return scorer.distance(scorer.key(query, loaded.stored(loaded.slot_of(b))));
+  return scorer.distance(query, scorer.key(query, loaded.stored(loaded.slot_of(b))));
 }
 
 void Index::vectors(const Row* rows, std::uint64_t n, void* out) const {

@@ -41,8 +41,9 @@ struct QueryOptions {
   // Eligible slots: none (all), one for the batch, or one a query.
   const SlotSet* const* eligible = nullptr;
   std::uint64_t eligible_count = 0;  // 0, 1 or the number of queries
-  // Slot to leave out of query i (query_items without self), or kNoRow; null: none.
+  // Slot to leave out of query i, or to score in any case (query_items); null: none.
   const Slot* excluded = nullptr;
+  const Slot* included = nullptr;
   Monitor* monitor = nullptr;     // batches only
 };
 

@@ -70,6 +70,7 @@ bool force_kernels(const char* name) noexcept {
 
 void prefetch_l2(const void* data, std::size_t bytes) noexcept {
 #if defined(__GNUC__) || defined(__clang__)
+  if (data == nullptr) return;  // null cannot be stepped from
   const char* p = static_cast<const char*>(data);
   for (std::size_t i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(p + i, 0, 2);
   // An unaligned range may touch one line more than the steps above do.

@@ -114,6 +114,14 @@ struct Kernels {
   std::size_t (*select_at_most)(const float* scores, std::size_t n, float threshold, Slot base,
                                 Survivors out);
 
+  // A bound that at least `keep` (1 to n) of the scores do not exceed, and few more than that where
+  // scores differ: bisection between the least and the largest finite score, at most 16 steps. +inf
+  // when fewer than keep are finite. Depends on the scores only, not on their order; NaN is never
+  // counted.
+  float (*near_bound)(const float* scores, std::size_t n, std::size_t keep);
+  // Drops the pairs whose score exceeds the threshold (or is NaN), keeping order; returns how many stay.
+  std::size_t (*compact_at_most)(float* scores, Slot* slots, std::size_t n, float threshold);
+
   // ---- scanning 4-bit codes --------------------------------------------------------
   // A block holds 32 points: for each sub-quantizer 16 bytes, byte j with the code of point j
   // in its low nibble and of point 16 + j in its high nibble; n_codes is a multiple of 4 and

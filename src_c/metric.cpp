@@ -160,20 +160,21 @@ ExactScorer::ExactScorer(Metric metric, Dtype dtype, std::uint32_t dim, float va
       key_(KeyFunctions::choose(metric, dtype)) {}
 
 ExactQuery ExactScorer::prepare(const float* values, const std::uint8_t* bits) const noexcept {
-  ExactQuery query{values, bits, 0.0};
+  ExactQuery query{values, bits, 0.0, 1.0};
   if (traits_of(metric_).work == WorkSpace::unit) {
     query.square = kernels().dot_square_f32(values, values, dim_).square;
   }
   return query;
 }
 
-double ExactScorer::distance(double key) const noexcept {
+double ExactScorer::distance(const ExactQuery& query, double key) const noexcept {
+  const double unit = value_scale_ * query.factor;
   switch (metric_) {
     case Metric::angular: return std::sqrt(2.0 * key);
     case Metric::cosine: return key;
-    case Metric::euclidean: return std::sqrt(key) * value_scale_;
-    case Metric::manhattan: return key * value_scale_;
-    case Metric::dot: return key == 0.0 ? 0.0 : -key * value_scale_;
+    case Metric::euclidean: return std::sqrt(key) * unit;
+    case Metric::manhattan: return key * unit;
+    case Metric::dot: return key == 0.0 ? 0.0 : -key * value_scale_ * unit;
     case Metric::hamming: return key;
   }
   return key;

@@ -46,6 +46,7 @@ struct ExactQuery {
   const float* values = nullptr;
   const std::uint8_t* bits = nullptr;
   double square = 0.0;  // <values, values>
+  double factor = 1.0;  // the query is this times `values` (scaled rows and a huge query)
 };
 
 // Exact keys in double precision from stored rows.
@@ -58,7 +59,8 @@ class ExactScorer {
     return key_(*this, query, row);
   }
   // What the user sees for a key.
-  double distance(double key) const noexcept;
+  double distance(const ExactQuery& query, double key) const noexcept;
+  double distance(double key) const noexcept { return distance(ExactQuery{}, key); }
   bool within(double distance, double radius) const noexcept;
 
   Metric metric() const noexcept { return metric_; }

@@ -45,6 +45,26 @@ Slot checked_slot(const SearchView& view, Row row) {
   return slot;
 }
 
+// The exact key of a slot; vectors of a damaged file may be NaN, which no order could hold.
+double key_of(const SearchView& view, const ExactQuery& query, Slot slot) {
+  const double key = view.scorer->key(query, view.vectors + std::size_t{slot} * view.row_bytes);
+  return key == key ? key : std::numeric_limits<double>::infinity();
+}
+
+// Values over the scale of int8 rows. Where that would overflow, all are smaller by the power of two
+// that is returned: so far out, the rows' own size is below double precision.
+double to_row_units(const float* values, std::size_t dim, float scale, float* out) {
+  constexpr double kLargest = 1e30;
+  double largest = static_cast<double>(kernels().max_abs(values, dim)) / scale;
+  double factor = 1.0;
+  for (; largest > kLargest; largest *= 0.5) factor *= 2.0;
+  for (std::size_t j = 0; j < dim; ++j) {
+    out[j] = factor == 1.0 ? values[j] / scale
+                           : static_cast<float>(values[j] / (scale * factor));
+  }
+  return factor;
+}
+
 // Brings a query far outside the data to a size at which products stay finite: for such a query
 // only its direction orders the items.
 void tame(std::vector<float>* values) {
@@ -71,24 +91,22 @@ void Searcher::prepare(const SearchView& view, const void* values) {
   }
   const auto* floats = static_cast<const float*>(values);
   if (view.value_scale == 1.0f) {
-    exact_ = view.scorer->prepare(floats, nullptr);
     std::memcpy(row_units_.data(), floats, sizeof(float) * dim);
+    exact_ = view.scorer->prepare(floats, nullptr);
   } else {
-    for (std::uint32_t j = 0; j < dim; ++j) row_units_[j] = floats[j] / view.value_scale;
+    const double factor = to_row_units(floats, dim, view.value_scale, row_units_.data());
     exact_ = view.scorer->prepare(row_units_.data(), nullptr);
+    exact_.factor = factor;
   }
   is_zero_ = view.transform.space == WorkSpace::unit && exact_.square == 0.0;
 }
 
 void Searcher::prepare_routing(const SearchView& view) {
   const std::uint32_t dim = view.scorer->dim();
+  tamed_ = row_units_;
+  tame(&tamed_);
   work_.resize(dim);
-  if (view.transform.space == WorkSpace::scaled) {
-    // Scaled before centring, so that a huge query does not overflow.
-    tame(&row_units_);
-  }
-  view.transform.apply(row_units_.data(), work_.data());
-  tame(&work_);
+  view.transform.apply(tamed_.data(), work_.data());
   routed_query_.set(work_.data(), dim, view.forest.dim4);
 }
 
@@ -98,12 +116,12 @@ void Searcher::prepare_scan(const SearchView& view) {
     const bool multiplies = traits_of(view.scorer->metric()).multiplies_norm;
     work_planes_.set(work_.data(), dim);
     make_tables(view.codes, work_planes_, multiplies ? -1.0f : -2.0f, &table_scratch_, &tables_);
-    if (!view.planes_of_work) row_planes_.set(row_units_.data(), dim);
+    if (!view.planes_of_work) row_planes_.set(tamed_.data(), dim);
   } else if (view.scan == Scan::byte_rows) {
     bytes_.resize(dim);
     const float inverse = 1.0f / view.byte_scale;
     for (std::uint32_t j = 0; j < dim; ++j) {
-      const float byte = std::nearbyint((row_units_[j] - view.byte_offset) * inverse);
+      const float byte = std::nearbyint((tamed_[j] - view.byte_offset) * inverse);
       bytes_[j] = static_cast<std::uint8_t>(std::clamp(byte, 0.0f, 255.0f));
     }
   }
@@ -118,7 +136,7 @@ std::size_t Searcher::scan_vectors(const SearchView& view, const LeafSpan& span,
     const auto slot = static_cast<Slot>(span.first + i);
     if (eligible && !(eligible[slot / 64] >> (slot % 64) & 1)) continue;
     const auto score = static_cast<float>(
-        view.scorer->key(exact_, view.vectors + std::size_t{slot} * view.row_bytes));
+        key_of(view, exact_, slot));
     if (!(score <= threshold)) continue;
     out.scores[passed] = score;
     out.slots[passed++] = slot;
@@ -161,15 +179,8 @@ std::size_t Searcher::scan_leaf(const SearchView& view, const LeafSpan& span, fl
 
 // Keeps the survivors that do not exceed a bound near the keep-th best score, and returns it.
 float Searcher::keep_near_best(std::uint64_t keep) {
-  const float bound = near_bound(scores_.data(), survivors_, keep);
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < survivors_; ++i) {
-    const float score = scores_[i];
-    scores_[kept] = score;
-    slots_[kept] = slots_[i];
-    kept += score <= bound;
-  }
-  survivors_ = kept;
+  const float bound = kernels().near_bound(scores_.data(), survivors_, keep);
+  survivors_ = kernels().compact_at_most(scores_.data(), slots_.data(), survivors_, bound);
   return bound;
 }
 
@@ -286,13 +297,9 @@ void Searcher::rerank(const SearchView& view, std::uint64_t keep) {
                         slots_.data(), survivors_, rerank_keys_.data());
   }
   if (survivors_ <= keep) return;
-  const float bound = near_bound(rerank_keys_.data(), survivors_, keep);
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < survivors_; ++i) {
-    slots_[kept] = slots_[i];
-    kept += rerank_keys_[i] <= bound;
-  }
-  survivors_ = kept;
+  const float bound = kernels().near_bound(rerank_keys_.data(), survivors_, keep);
+  survivors_ =
+      kernels().compact_at_most(rerank_keys_.data(), slots_.data(), survivors_, bound);
 }
 
 void Searcher::score_exactly(const SearchView& view, const Request& request) {
@@ -300,9 +307,16 @@ void Searcher::score_exactly(const SearchView& view, const Request& request) {
     prefetch_l2(view.vectors + std::size_t{slots_[i]} * view.row_bytes, view.row_bytes);
   }
   found_.clear();
+  if (request.included != kNoRow && is_eligible(request.eligible, request.included)) {
+    Slot* end = slots_.data() + survivors_;
+    if (std::find(slots_.data(), end, request.included) == end) {
+      slots_.resize(std::max(slots_.size(), survivors_ + 1));
+      slots_[survivors_++] = request.included;
+    }
+  }
   for (std::size_t i = 0; i < survivors_; ++i) {
     const Slot slot = slots_[i];
-    const double key = view.scorer->key(exact_, view.vectors + std::size_t{slot} * view.row_bytes);
+    const double key = key_of(view, exact_, slot);
     found_.push_back({key, checked_row(view, slot), slot});
   }
   finish_collection(request.k);
@@ -325,7 +339,7 @@ void Searcher::approximate(const SearchView& view, const Request& request) {
 
 void Searcher::collect(const SearchView& view, const Request& request, Slot slot) {
   if (slot == request.excluded || !is_eligible(request.eligible, slot)) return;
-  const double key = view.scorer->key(exact_, view.vectors + std::size_t{slot} * view.row_bytes);
+  const double key = key_of(view, exact_, slot);
   if (key > collect_bound_) return;
   found_.push_back({key, checked_row(view, slot), slot});
   if (found_.size() >= request.k * 2 + 1024) {
@@ -416,7 +430,7 @@ const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* 
   const std::uint64_t wanted = std::min(request.k, eligible);
   // Few eligible items, or a query without a direction: an exact scan is cheaper, or the only truth.
   const bool few = request.eligible && eligible <= tuning::kExactScanItems;
-  if (request.exact || is_zero_ || few) {
+  if (request.setting.everything || is_zero_ || few) {
     scan_exactly(view, request);
   } else {
     prepare_routing(view);
@@ -433,13 +447,13 @@ const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* 
   }
   if (request.has_radius) {
     const auto outside = [&](const Neighbour& n) {
-      return !view.scorer->within(view.scorer->distance(n.key), request.radius);
+      return !view.scorer->within(view.scorer->distance(exact_, n.key), request.radius);
     };
     const auto cut = [&] {
       found_.erase(std::remove_if(found_.begin(), found_.end(), outside), found_.end());
     };
     cut();
-    if (found_.size() < wanted && !(request.exact || is_zero_ || few)) {
+    if (found_.size() < wanted && !(request.setting.everything || is_zero_ || few)) {
       complete_radius(view, request);
       cut();
     }
@@ -454,7 +468,7 @@ const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, cons
   prepare_routing(view);
   prepare_scan(view);
   Request request;
-  request.setting = {candidates, depth, depth};
+  request.setting = {candidates, depth, depth, false};
   request.k = depth;
   request.excluded = excluded;
   route(view.forest, routed_query_, candidates, nullptr, &route_scratch_, &leaves_);
@@ -484,7 +498,7 @@ const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, cons
   }
   for (std::size_t i = 0; i < survivors_; ++i) {
     if (traced_[i].rerank_rank >= scored) continue;
-    traced_[i].key = view.scorer->key(exact_, view.vectors + std::size_t{slots_[i]} * view.row_bytes);
+    traced_[i].key = key_of(view, exact_, slots_[i]);
   }
   return traced_;
 }

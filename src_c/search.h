@@ -57,6 +57,7 @@ struct Setting {
   std::uint64_t candidates = 0;  // points of the leaves it reads, at least
   std::uint64_t rerank = 0;      // of these, re-scored by byte rows
   std::uint64_t exact = 0;       // of these, re-scored by the vectors
+  bool everything = false;       // score all eligible items exactly instead
 };
 
 struct Neighbour {
@@ -70,10 +71,10 @@ struct Request {
   std::uint64_t k = 10;
   Setting setting;
   const SlotSet* eligible = nullptr;  // null: all
-  Slot excluded = kNoRow;
+  Slot excluded = kNoRow;       // never returned
+  Slot included = kNoRow;       // scored whether the scan meets it or not (an item asking for itself)
   bool has_radius = false;
   double radius = 0.0;
-  bool exact = false;
 };
 
 // A candidate as calibration sees it.
@@ -90,6 +91,10 @@ class Searcher {
   // Results are nearest first, ties by row, min(k, eligible) of them, fewer only by the radius.
   const std::vector<Neighbour>& run(const SearchView& view, const void* values,
                                     const Request& request);
+  // What the user sees for a key of the last query run.
+  double distance(const SearchView& view, double key) const noexcept {
+    return view.scorer->distance(exact_, key);
+  }
   // The `depth` best candidates of a scan with so many candidates.
   const std::vector<TracedCandidate>& trace(const SearchView& view, const void* values,
                                             std::uint64_t candidates, std::uint64_t depth,
@@ -121,6 +126,7 @@ class Searcher {
 
   // The query in its forms.
   std::vector<float> row_units_;
+  std::vector<float> tamed_;            // row units, finite under any arithmetic of a scan
   std::vector<float> work_;
   std::vector<std::uint8_t> bytes_;     // L1 over bytes
   ExactQuery exact_;

@@ -35,7 +35,7 @@ inline constexpr std::uint32_t kNormBands = 8;
 // Leaves are ordered by squared distance to the centre plus this times the mean squared radius.
 inline constexpr float kRadiusWeight = 0.3f;
 // Up to this many leaves all centres are scored; above, groups of centres come first.
-inline constexpr std::uint32_t kFlatLeaves = 6'144;
+inline constexpr std::uint32_t kFlatLeaves = 8'192;
 inline constexpr std::uint32_t kGroupLeaves = 32;
 // Groups opened by a query at the least, and one for so many leaves it will visit.
 inline constexpr std::uint32_t kMinGroups = 96;
@@ -94,6 +94,8 @@ inline constexpr double kExactCostFixed = 60;             // a row
 inline constexpr std::uint64_t kExactScanItems = 1'024;
 // Each time a query must widen, it inspects this many times more candidates.
 inline constexpr std::uint64_t kWidening = 4;
+// With search_k given, at least one candidate in so many is re-scored by byte rows.
+inline constexpr std::uint64_t kCandidatesPerRerank = 96;
 // Queries a thread takes at a time in a batch.
 inline constexpr std::uint64_t kBatchGrain = 16;
 

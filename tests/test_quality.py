@@ -7,7 +7,7 @@ above the true k-th distance, so that ties count however they fall.
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,37 @@ from annidx.demo import load_words
 HELD_OUT = 1_000
 
 
+# What 1,000 queries leave to chance: with k = 1 each is one yes or no.
+CHANCE = {1: 0.02, 10: 0.01, 100: 0.01}
+MOST = max(CHANCE)
+
+
 @dataclass(frozen=True)
 class Built:
-    """An index and vectors that are not in it."""
+    """An index, vectors that are not in it, and the distances of their true neighbours."""
 
     index: annidx.Index
     queries: npt.NDArray[Any]
+    truth: npt.NDArray[np.float64]
+
+    def recall(self, k: int, **effort: Any) -> float:
+        """Measure the share of answers that are as near as the true k nearest."""
+        found = self.index.query(self.queries, k=k, n_jobs=-1, **effort)[1]
+        return share_found(self.index, found, self.truth[:, :k])
+
+    def half(self, second: bool) -> Built:
+        """Keep half of the queries."""
+        part = slice(int(second), None, 2)
+        return Built(self.index, self.queries[part], self.truth[part])
+
+
+def share_found(
+    index: annidx.Index, found: npt.NDArray[np.float64], truth: npt.NDArray[np.float64]
+) -> float:
+    """Count the distances that are not beyond the last of the true ones."""
+    sign = -1.0 if index.metric == "dot" else 1.0
+    last = sign * truth[:, -1:]
+    return float((sign * found <= last + 1e-6 * np.abs(last)).mean())
 
 
 # Metric and storage; what becomes of the words' vectors is decided in `prepared`.
@@ -68,50 +93,41 @@ def built(request: pytest.FixtureRequest) -> Built:
     index = annidx.Index(dim=vectors.shape[1], metric=metric, dtype=dtype)
     index.add_items(vectors[~held])
     index.build()
-    return Built(index, vectors[held].astype(np.float32))
+    queries = vectors[held].astype(np.float32)
+    return Built(index, queries, index.query_exact(queries, k=MOST, n_jobs=-1)[1])
 
 
-def recall_of(built: Built, k: int, filters: dict[str, Any] | None = None, **effort: Any) -> float:
-    """Measure the share of answers that are as near as the true k nearest."""
-    filters = filters or {}
-    found = built.index.query(built.queries, k=k, n_jobs=-1, **filters, **effort)[1]
-    truth = built.index.query_exact(built.queries, k=k, n_jobs=-1, **filters)[1]
-    if built.index.metric == "dot":
-        found, truth = -found, -truth
-    slack = 1e-6 * np.abs(truth[:, -1:])
-    return float((found <= truth[:, -1:] + slack).mean())
-
-
-@pytest.mark.parametrize("k", [1, 10, 100])
+@pytest.mark.parametrize("k", CHANCE)
 def test_default_target_is_reached(built: Built, k: int) -> None:
-    assert recall_of(built, k) >= 0.94
+    assert built.recall(k) >= 0.95 - CHANCE[k]
 
 
 @pytest.mark.parametrize("target", [0.8, 0.9, 0.99])
 def test_target_is_reached(built: Built, target: float) -> None:
-    assert recall_of(built, 10, recall=target) >= target - 0.01
+    assert built.recall(10, recall=target) >= target - CHANCE[10]
 
 
 def test_more_effort_finds_more(built: Built) -> None:
-    recalls = [recall_of(built, 10, search_k=effort) for effort in (50, 500, 5_000, 29_000)]
+    recalls = [built.recall(10, search_k=effort) for effort in (50, 500, 5_000, 29_000)]
     assert all(more >= less - 0.002 for less, more in zip(recalls, recalls[1:], strict=False))
     assert recalls[-1] >= 0.999
 
 
-@pytest.mark.parametrize("share", [0.5, 0.1, 0.01, 0.001])
+@pytest.mark.parametrize("share", [0.5, 0.05, 0.01])
 def test_filters_cost_no_neighbours(built: Built, share: float) -> None:
     mask = np.random.default_rng(8).random(len(built.index)) < share
     allowed = annidx.IdSet(built.index, mask)
-    ids, distances = built.index.query(built.queries, k=10, allow=allowed, n_jobs=-1)
-    assert not np.isnan(distances).any()
+    queries = built.queries[:300]
+    ids, found = built.index.query(queries, k=10, allow=allowed, n_jobs=-1)
+    assert not np.isnan(found).any()
     assert mask[ids].all()
-    assert recall_of(built, 10, {"allow": allowed}) >= 0.92
+    truth = built.index.query_exact(queries, k=10, allow=allowed, n_jobs=-1)[1]
+    assert share_found(built.index, found, truth) >= 0.92
 
 
 def test_queries_of_the_users_own_set_the_target(built: Built) -> None:
-    half = len(built.queries) // 2
     copied = pickle.loads(pickle.dumps(built.index))
-    points = copied.tune(built.queries[:half], k=10)
+    points = copied.tune(built.half(False).queries, k=10)
     assert points == sorted(points, key=lambda point: point["recall"])
-    rest = Built(copied, built.queries[half:])
-    assert recall_of(rest, 10, recall=0.95) >= 0.93
+    rest = replace(built.half(True), index=copied)
+    assert rest.recall(10, recall=0.95) >= 0.93

@@ -39,6 +39,5 @@ MAIN_CONTESTANTS: tuple[type[Contestant], ...] = (
     SymphonyQg,
 )
 
-BY_NAME: dict[str, type[Contestant]] = {
-    contestant.name: contestant for contestant in (*MAIN_CONTESTANTS, AnnidxAnnoy)
-}
+ALL_CONTESTANTS: tuple[type[Contestant], ...] = (*MAIN_CONTESTANTS, AnnidxAnnoy)
+BY_NAME = {contestant.name: contestant for contestant in ALL_CONTESTANTS}

@@ -91,7 +91,7 @@ class FaissHnsw(_Faiss):
 
         self._use_build_threads()
         if self._as_bytes:
-            kind = faiss.ScalarQuantizer.QT_8bit_direct
+            kind: Any = faiss.ScalarQuantizer.QT_8bit_direct
             self._index = faiss.IndexHNSWSQ(self.task.dim, kind, self.links)
             self._index.train(base)
         else:

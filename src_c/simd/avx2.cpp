@@ -166,7 +166,7 @@ inline void store16_half(std::uint16_t* p, F32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.high, kNearest));
 }
 
-// ---- eight doubles in two registers -------------------------------------------------------------
+// ---- eight doubles in two registers -----------------------------------------------------------
 
 inline F64x8 widen(__m256 a) {
   return {_mm256_cvtps_pd(_mm256_castps256_ps128(a)), _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1))};
@@ -221,7 +221,7 @@ inline std::uint32_t popcount64(std::uint64_t x) {
 
 #include "loops.inc"
 
-// ---- survivors ------------------------------------------------------------------------------------
+// ---- survivors --------------------------------------------------------------------------------
 
 inline std::uint32_t pass_mask8(__m256 scores, __m256 limit) {
   return static_cast<std::uint32_t>(
@@ -263,7 +263,7 @@ std::size_t select_at_most(const float* scores, std::size_t n, float threshold, 
   return count;
 }
 
-// ---- sums of codes --------------------------------------------------------------------------------
+// ---- sums of codes ----------------------------------------------------------------------------
 
 // Byte sums kept as two vectors of 16-bit words, modulo 65536, which the totals stay below:
 // `all` adds both bytes of a word (the upper one times 256), `odd` the upper ones alone.
@@ -307,7 +307,7 @@ inline void code_sums(const std::uint8_t* block, std::size_t n_codes, const std:
   sums[1] = high.totals();
 }
 
-// ---- rows' distances --------------------------------------------------------------------------------
+// ---- rows' distances --------------------------------------------------------------------------
 
 using Bytes = __m256i;
 using Sums = __m256i;
@@ -418,7 +418,7 @@ constexpr std::size_t kScanBlocks = 1;
 
 #include "scan.inc"
 
-// ---- dot products -------------------------------------------------------------------------------------
+// ---- dot products -----------------------------------------------------------------------------
 
 constexpr std::size_t kRouteBlocks = 2;
 constexpr bool kRowsSigned = false;

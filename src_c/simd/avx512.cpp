@@ -28,13 +28,13 @@
 namespace annidx {
 namespace {
 
-// ---- sixteen floats -----------------------------------------------------------------------
+// ---- sixteen floats ---------------------------------------------------------------------------
 
 using F32x16 = __m512;
 using F64x8 = __m512d;
 
 constexpr std::size_t kMaxCodes = 256;
-constexpr std::size_t kPanelRows = 12;
+constexpr std::size_t kPanelRows = 8;
 constexpr std::size_t kEncodeRows = 4;
 
 inline __mmask16 first_lanes(std::size_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
@@ -116,7 +116,7 @@ inline void store16_half(std::uint16_t* p, F32x16 a) {
                       _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
-// ---- eight doubles --------------------------------------------------------------------------
+// ---- eight doubles ----------------------------------------------------------------------------
 
 inline __mmask8 first_lanes8(std::size_t n) { return static_cast<__mmask8>((1u << n) - 1u); }
 
@@ -163,6 +163,7 @@ inline std::uint32_t popcount64(std::uint64_t x) {
   return static_cast<std::uint32_t>(_mm_popcnt_u64(x));
 }
 
+#define ANNIDX_OWN_COMPACT
 #include "loops.inc"
 
 // ---- survivors --------------------------------------------------------------------------------
@@ -200,7 +201,23 @@ std::size_t select_at_most(const float* scores, std::size_t n, float threshold, 
   return count;
 }
 
-// ---- sums of codes, rows' distances ---------------------------------------------------------
+std::size_t compact_at_most(float* scores, Slot* slots, std::size_t n, float threshold) {
+  const F32x16 limit = splat16(threshold);
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < n; i += 16) {
+    const std::size_t left = n - i;
+    const F32x16 s = left < 16 ? load16_part(scores + i, left) : load16(scores + i);
+    const __mmask16 lanes = left < 16 ? first_lanes(left) : static_cast<__mmask16>(0xFFFF);
+    const auto mask = static_cast<__mmask16>(pass_mask(s, limit) & lanes);
+    const __m512i places = _mm512_maskz_loadu_epi32(lanes, slots + i);
+    _mm512_mask_compressstoreu_ps(scores + kept, mask, s);
+    _mm512_mask_compressstoreu_epi32(slots + kept, mask, places);
+    kept += static_cast<std::size_t>(__builtin_popcount(mask));
+  }
+  return kept;
+}
+
+// ---- sums of codes, rows' distances -----------------------------------------------------------
 
 inline F32x16 to_floats(const std::uint32_t* p) {
   return _mm512_cvtepi32_ps(_mm512_loadu_si512(p));
@@ -311,8 +328,9 @@ inline void total_pairs16(const __m512i (&counts)[8], std::uint32_t* out) {
   const __m512i sums = _mm512_add_epi64(halves, _mm512_shuffle_i64x2(halves, halves, 0xB1));
   const __m128i even = _mm512_castsi512_si128(sums);
   const __m128i odd = _mm512_extracti32x4_epi32(sums, 2);
-  const __m256i all = _mm256_set_m128i(_mm_unpackhi_epi16(even, odd), _mm_unpacklo_epi16(even, odd));
-  _mm512_storeu_si512(out, _mm512_cvtepu16_epi32(all));
+  const __m128i low = _mm_unpacklo_epi16(even, odd);
+  const __m128i high = _mm_unpackhi_epi16(even, odd);
+  _mm512_storeu_si512(out, _mm512_cvtepu16_epi32(_mm256_set_m128i(high, low)));
 }
 
 // `Count` counts the bits of each 64-bit lane.
@@ -369,7 +387,7 @@ inline void combine4(const Sums (&high)[4], const Sums (&low)[4], float step, fl
   _mm_storeu_ps(out, _mm_mul_ps(_mm_set1_ps(step), dots));
 }
 
-// ---- without extensions ---------------------------------------------------------------------
+// ---- without extensions -----------------------------------------------------------------------
 
 namespace plain {
 

@@ -8,7 +8,9 @@
 #include <nmmintrin.h>
 #endif
 #if ANNIDX_NEON
+#if !defined(__clang__)
 #include <arm_acle.h>
+#endif
 #if defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -130,6 +132,9 @@ std::uint32_t step8(std::uint32_t crc, std::uint64_t v) {
   return static_cast<std::uint32_t>(_mm_crc32_u64(crc, v));
 }
 std::uint32_t step1(std::uint32_t crc, std::uint8_t v) { return _mm_crc32_u8(crc, v); }
+#elif defined(__clang__)  // whose header hides the intrinsics where not every CPU has them
+std::uint32_t step8(std::uint32_t crc, std::uint64_t v) { return __builtin_arm_crc32cd(crc, v); }
+std::uint32_t step1(std::uint32_t crc, std::uint8_t v) { return __builtin_arm_crc32cb(crc, v); }
 #else
 std::uint32_t step8(std::uint32_t crc, std::uint64_t v) { return __crc32cd(crc, v); }
 std::uint32_t step1(std::uint32_t crc, std::uint8_t v) { return __crc32cb(crc, v); }

@@ -16,6 +16,13 @@
 #else
 #define ANNIDX_NEON 0
 #endif
+// Clang before 16 has the dot-product intrinsics only where every CPU built for has them.
+#if ANNIDX_NEON && \
+    (!defined(__clang__) || __clang_major__ >= 16 || defined(__ARM_FEATURE_DOTPROD))
+#define ANNIDX_NEON_DOT 1
+#else
+#define ANNIDX_NEON_DOT 0
+#endif
 
 namespace annidx {
 
@@ -29,6 +36,8 @@ extern const Kernels kAvx512IcelakeKernels;  // and VBMI, VPOPCNTDQ (Ice Lake, Z
 #endif
 #if ANNIDX_NEON
 extern const Kernels kNeonKernels;
+#endif
+#if ANNIDX_NEON_DOT
 extern const Kernels kNeonDotKernels;  // and the dot-product extension
 #endif
 

@@ -8,7 +8,7 @@
 namespace annidx {
 namespace {
 
-// ---- vectors as arrays --------------------------------------------------------------
+// ---- vectors as arrays ------------------------------------------------------------------------
 
 struct F32x16 {
   float v[16];
@@ -18,7 +18,7 @@ struct F64x8 {
 };
 
 constexpr std::size_t kMaxCodes = 256;
-constexpr std::size_t kPanelRows = 2;
+constexpr std::size_t kPanelRows = 4;
 constexpr std::size_t kEncodeRows = 2;
 
 inline F32x16 splat16(float x) {
@@ -115,7 +115,7 @@ inline double tree_sum(F64x8 a) {
   return a.v[0];
 }
 
-// ---- half precision -------------------------------------------------------------------
+// ---- half precision ---------------------------------------------------------------------------
 
 constexpr std::uint32_t kFloatInfinity = 0x7F800000u;
 
@@ -196,7 +196,7 @@ inline std::uint32_t popcount64(std::uint64_t x) {
 
 #include "loops.inc"
 
-// ---- routing ----------------------------------------------------------------------------
+// ---- routing ----------------------------------------------------------------------------------
 
 void route_scores(const std::uint8_t* centres, std::size_t n_blocks, std::size_t dim4,
                   const std::int8_t* query, std::int32_t query_sum, float query_step,
@@ -232,7 +232,7 @@ std::size_t select_at_most(const float* scores, std::size_t n, float threshold, 
   return count;
 }
 
-// ---- scanning ---------------------------------------------------------------------------
+// ---- scanning ---------------------------------------------------------------------------------
 
 inline bool is_eligible(const std::uint64_t* eligible, std::size_t slot) {
   return eligible == nullptr || ((eligible[slot / 64] >> (slot % 64)) & 1u) != 0;
@@ -317,7 +317,7 @@ std::size_t scan_hamming(const std::uint8_t* rows, std::size_t points, std::size
   return count;
 }
 
-// ---- byte rows against a query in two planes -----------------------------------------------
+// ---- byte rows against a query in two planes --------------------------------------------------
 
 // step * float(<row, 128 * high + low>)
 template <class T>

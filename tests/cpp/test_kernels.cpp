@@ -3,8 +3,11 @@
 // no operand is read or written past its end, and the dispatcher picks what it says.
 //
 // Build and run, from the repository's root (the second build adds the sanitizers):
-//   g++ -std=c++17 -O3 -ffp-contract=off -Wall -Wextra -Werror tests/cpp/test_kernels.cpp src_c/kernels.cpp src_c/simd/*.cpp -o /tmp/test_kernels && /tmp/test_kernels
-//   g++ -std=c++17 -O1 -g -ffp-contract=off -fsanitize=address,undefined -fno-sanitize-recover=all tests/cpp/test_kernels.cpp src_c/kernels.cpp src_c/simd/*.cpp -o /tmp/test_kernels_san && /tmp/test_kernels_san
+//   SOURCES="tests/cpp/test_kernels.cpp src_c/kernels.cpp src_c/simd/*.cpp"
+//   FLAGS="-std=c++17 -ffp-contract=off -Wall -Wextra -Werror"
+//   g++ $FLAGS -O3 $SOURCES -o /tmp/test_kernels && /tmp/test_kernels
+//   SANITIZE="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
+//   g++ $FLAGS $SANITIZE $SOURCES -o /tmp/test_kernels_san && /tmp/test_kernels_san
 // Without the sanitizers buffers end at a page that cannot be read; with them they are exact heap
 // blocks. On another architecture use its compiler and run under qemu.
 #include <sys/mman.h>
@@ -29,7 +32,7 @@ using namespace annidx;
 
 namespace {
 
-// ---- counting -----------------------------------------------------------------------------
+// ---- counting ---------------------------------------------------------------------------------
 
 long g_passed = 0;
 long g_failed = 0;
@@ -75,7 +78,8 @@ class Buffer {
       const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
       const std::size_t bytes = n * sizeof(T);
       mapped_ = (bytes + page - 1) / page * page + page;
-      void* base = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      void* base =
+          mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
       if (base == MAP_FAILED) throw std::bad_alloc();
       base_ = static_cast<char*>(base);
       if (mprotect(base_ + mapped_ - page, page, PROT_NONE) != 0) throw std::bad_alloc();
@@ -107,7 +111,7 @@ class Buffer {
   std::size_t mapped_ = 0;
 };
 
-// ---- data ---------------------------------------------------------------------------------------
+// ---- data -------------------------------------------------------------------------------------
 
 std::uint64_t g_random = 88172645463325252u;
 
@@ -174,7 +178,7 @@ void fill_plane(Buffer<std::int8_t>& b, bool extreme) {
 const std::size_t kDims[] = {0, 1, 2, 3, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65,
                              100, 127, 128, 129, 200, 1000, 4097};
 
-// ---- naive half precision -------------------------------------------------------------------------
+// ---- naive half precision ---------------------------------------------------------------------
 
 float naive_half_to_float(std::uint16_t h) {
   const int exponent = (h >> 10) & 31;
@@ -206,7 +210,7 @@ double naive_widen(std::uint16_t x) { return static_cast<double>(naive_half_to_f
 double naive_widen(std::int8_t x) { return x; }
 double naive_widen(std::uint8_t x) { return x; }
 
-// ---- exact distances --------------------------------------------------------------------------------
+// ---- exact distances --------------------------------------------------------------------------
 
 template <class Float, std::size_t kLanes>
 struct Lanes {
@@ -246,7 +250,8 @@ void test_exact(const char* type, double (*l2)(const float*, const T*, std::size
       const DotSquare got = dot_square(query.data(), row.data(), dim);
       check(same(l2(query.data(), row.data(), dim), squares.total()), "l2_squared_%s dim %zu", type,
             dim);
-      check(same(l1(query.data(), row.data(), dim), magnitudes.total()), "l1_%s dim %zu", type, dim);
+      check(same(l1(query.data(), row.data(), dim), magnitudes.total()), "l1_%s dim %zu", type,
+            dim);
       check(same(got.dot, dot.total()) && same(got.square, square.total()), "dot_square_%s dim %zu",
             type, dim);
     }
@@ -286,7 +291,7 @@ void test_distances(const Kernels& k) {
   }
 }
 
-// ---- building -----------------------------------------------------------------------------------------
+// ---- building ---------------------------------------------------------------------------------
 
 void test_building(const Kernels& k) {
   for (std::size_t dim : kDims) {
@@ -348,7 +353,7 @@ void test_panel_dot(const Kernels& k) {
   }
 }
 
-// ---- conversions ----------------------------------------------------------------------------------------
+// ---- conversions ------------------------------------------------------------------------------
 
 void test_conversions(const Kernels& k) {
   Buffer<std::uint16_t> halves(65536);
@@ -363,9 +368,8 @@ void test_conversions(const Kernels& k) {
   std::vector<std::uint32_t> patterns;
   for (std::uint32_t i = 0; i < 65536; ++i) {
     const std::uint32_t bits = bits_from(floats[i]);
-    for (std::uint32_t near : {bits, bits + 1, bits - 1, bits + 0xFFF, bits + 0x1000, bits + 0x1001}) {
-      patterns.push_back(near);
-    }
+    for (std::uint32_t away : {0u, 1u, 0xFFFu, 0x1000u, 0x1001u}) patterns.push_back(bits + away);
+    patterns.push_back(bits - 1);
     patterns.push_back(static_cast<std::uint32_t>(random64() >> 16));
     patterns.push_back(0x33000000u + static_cast<std::uint32_t>(random_below(0x06000000)));
   }
@@ -424,7 +428,7 @@ void test_finite(const Kernels& k) {
   }
 }
 
-// ---- routing ------------------------------------------------------------------------------------------------
+// ---- routing ----------------------------------------------------------------------------------
 
 void test_route(const Kernels& k) {
   for (std::size_t dim : kDims) {
@@ -467,7 +471,7 @@ void test_route(const Kernels& k) {
   }
 }
 
-// ---- survivors ------------------------------------------------------------------------------------------------
+// ---- survivors --------------------------------------------------------------------------------
 
 struct Expected {
   std::vector<float> scores;
@@ -610,7 +614,7 @@ void test_scan_codes(const char* name, ScanCodes scan, bool multiplicative) {
   }
 }
 
-// ---- tables and encoding -----------------------------------------------------------------------------------------
+// ---- tables and encoding ----------------------------------------------------------------------
 
 // Group boundaries for n_codes sub-quantizers, some of them empty.
 std::vector<std::uint16_t> random_groups(std::size_t n_codes) {
@@ -731,7 +735,7 @@ void test_encode(const Kernels& k) {
   }
 }
 
-// ---- byte rows -----------------------------------------------------------------------------------------------------
+// ---- byte rows --------------------------------------------------------------------------------
 
 struct TestPlanes {
   Buffer<std::int8_t> high;
@@ -875,17 +879,20 @@ void test_row_scans(const Kernels& k) {
       fill_bytes(query);
       std::vector<float> scores(points);
       if (points == 17) {  // the farthest row there is
-        for (std::size_t j = 0; j < bytes; ++j) rows[3 * bytes + j] = static_cast<std::uint8_t>(~query[j]);
+        for (std::size_t j = 0; j < bytes; ++j) {
+          rows[3 * bytes + j] = static_cast<std::uint8_t>(~query[j]);
+        }
       }
       for (std::size_t i = 0; i < points; ++i) {
         scores[i] = static_cast<float>(naive_hamming(rows.data() + i * bytes, query.data(), bytes));
       }
-      test_scan_rows("scan_hamming", scores,
-                     [&](float threshold, Slot first, const std::uint64_t* eligible, Survivors out) {
-                       return k.scan_hamming(rows.data(), points, bytes, query.data(), threshold,
-                                             first, eligible, out);
-                     },
-                     bytes);
+      test_scan_rows(
+          "scan_hamming", scores,
+          [&](float threshold, Slot first, const std::uint64_t* eligible, Survivors out) {
+            return k.scan_hamming(rows.data(), points, bytes, query.data(), threshold, first,
+                                  eligible, out);
+          },
+          bytes);
       const std::uint8_t flip = random_below(2) != 0 ? 0x80 : 0;
       const float step = random_float(Data::ordinary);
       if (points == 17) {
@@ -901,17 +908,18 @@ void test_row_scans(const Kernels& k) {
         }
         scores[i] = step * static_cast<float>(sum);
       }
-      test_scan_rows("scan_l1_u8", scores,
-                     [&](float threshold, Slot first, const std::uint64_t* eligible, Survivors out) {
-                       return k.scan_l1_u8(rows.data(), points, bytes, flip, query.data(), step,
-                                           threshold, first, eligible, out);
-                     },
-                     bytes);
+      test_scan_rows(
+          "scan_l1_u8", scores,
+          [&](float threshold, Slot first, const std::uint64_t* eligible, Survivors out) {
+            return k.scan_l1_u8(rows.data(), points, bytes, flip, query.data(), step, threshold,
+                                first, eligible, out);
+          },
+          bytes);
     }
   }
 }
 
-// ---- checksums, dispatch -----------------------------------------------------------------------------------------------
+// ---- checksums, dispatch ----------------------------------------------------------------------
 
 std::uint32_t naive_crc32c(std::uint32_t crc, const std::uint8_t* p, std::size_t bytes) {
   crc = ~crc;

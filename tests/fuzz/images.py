@@ -1,0 +1,239 @@
+"""Takes annidx files apart and puts them together again with other contents and right checksums.
+
+Owns no knowledge of the format beyond what `tests/format_reader.py` has from docs/FORMAT.md. It makes
+files that the library itself would not write: small ones with every kind of section, and damaged
+ones whose checksums are right.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import format_reader as reader
+import numpy as np
+from numpy.typing import NDArray
+
+HEADER_CRC = 124
+FILE_BYTES = 32
+IDENTITY = 64
+TABLE = 128
+ENTRY_BYTES = 40
+
+
+@dataclass
+class Draft:
+    """The parts of a file. `header` and `params` are tuples as `format_reader` unpacks them."""
+
+    header: list[object]
+    params: list[float]
+    sections: dict[str, bytes]
+
+    @classmethod
+    def of(cls, image: bytes) -> Draft:
+        """Take a sound file apart."""
+        file = reader.IndexFile(image)
+        sections = {name: file.raw(name) for name in file.entries}
+        return cls(
+            list(reader.HEADER.unpack_from(image)),
+            list(reader.PARAMS.unpack(sections["params"])),
+            sections,
+        )
+
+    @property
+    def items(self) -> int:
+        """Number of items."""
+        count = self.header[9]
+        assert isinstance(count, int)
+        return count
+
+    @items.setter
+    def items(self, count: int) -> None:
+        self.header[9] = count
+
+    def param(self, name: str) -> int:
+        """One of the whole numbers of params."""
+        return int(self.params[reader.UINT_PARAMS.index(name)])
+
+    def set_param(self, name: str, value: int) -> None:
+        """Change one of the whole numbers of params."""
+        self.params[reader.UINT_PARAMS.index(name)] = value
+
+    def array(self, name: str) -> NDArray[np.generic]:
+        """A section as a new array of its elements."""
+        return np.frombuffer(self.sections[name], reader.TYPES.get(name, "u1")).copy()
+
+    def set_array(self, name: str, values: NDArray[np.generic]) -> None:
+        """Replace or add a section."""
+        self.sections[name] = np.ascontiguousarray(values).tobytes()
+
+    def image(self) -> bytes:
+        """Put the parts together as FORMAT.md says, whatever they hold."""
+        self.sections["params"] = reader.PARAMS.pack(*self.params)
+        names = sorted(self.sections, key=reader.NAMES.index)
+        end = TABLE + ENTRY_BYTES * len(names)
+        table, body = b"", b""
+        start = reader.align(end)
+        for name in names:
+            data = self.sections[name]
+            offset = reader.align(end)
+            body += bytes(offset - start - len(body)) + data
+            kind, flags = reader.NAMES.index(name) + 1, name != "metadata"
+            record = self._record_bytes(name)
+            table += reader.ENTRY.pack(
+                kind, flags, offset, len(data), record, reader.crc32c(data), 0
+            )
+            end = offset + len(data)
+        self.header[8] = len(names)
+        head = reader.HEADER.pack(*self.header) + table
+        return with_right_head(head.ljust(start, b"\0") + body)
+
+    def _record_bytes(self, name: str) -> int:
+        dim = self.header[7]
+        assert isinstance(dim, int)
+        rows = {"float32": 4 * dim, "float16": 2 * dim, "bits": (dim + 7) // 8}
+        dtype = self.header[6]
+        assert isinstance(dtype, int)
+        own = {
+            "params": 128,
+            "vectors": rows.get(reader.DTYPES.get(dtype, ""), dim),
+            "leaf_centres": 16 * self.param("work_dim4"),
+            "group_centres": 16 * self.param("work_dim4"),
+            "codes": 16 * self.param("code_count"),
+            "codebook": 64,
+            "rotation": self.param("rotation_block"),
+            "byte_rows": dim,
+            "row_scalars": 8,
+        }
+        if name in own:
+            return own[name]
+        return np.dtype(reader.TYPES[name]).itemsize if name in reader.TYPES else 1
+
+
+def section_places(image: bytes) -> list[tuple[int, int, int]]:
+    """List (table entry, offset, bytes) of the sections that lie in these bytes."""
+    (count,) = struct.unpack_from("<I", image, 52)
+    places = []
+    for i in range(min(count, 64)):
+        if len(image) < TABLE + ENTRY_BYTES * (i + 1):
+            break
+        _, _, offset, size, _, _, _ = reader.ENTRY.unpack_from(image, TABLE + ENTRY_BYTES * i)
+        if offset + size <= len(image):
+            places.append((i, offset, size))
+    return places
+
+
+def with_right_head(image: bytes) -> bytes:
+    """Put file size, identity and header checksum right; sections' checksums stay."""
+    fixed = bytearray(image)
+    struct.pack_into("<Q", fixed, FILE_BYTES, len(fixed))
+    count = struct.unpack_from("<I", fixed, 52)[0]
+    table_end = TABLE + ENTRY_BYTES * count
+    if count == 0 or count > 64 or table_end > len(fixed):
+        return bytes(fixed)
+    fixed[IDENTITY : IDENTITY + 16] = identity_of(fixed, count)
+    head = bytes(fixed[:HEADER_CRC]) + bytes(4) + bytes(fixed[TABLE:table_end])
+    struct.pack_into("<I", fixed, HEADER_CRC, reader.crc32c(head))
+    return bytes(fixed)
+
+
+def with_right_checksums(image: bytes, damaged: range | None = None) -> bytes:
+    """Put everything right that follows from other bytes.
+
+    `damaged` names the bytes that differ from a file whose checksums were right: only sections that
+    overlap it are summed up again. None: all of them.
+    """
+    fixed = bytearray(image)
+    for index, offset, size in section_places(image):
+        if damaged is None or (offset < damaged.stop and damaged.start < offset + size):
+            crc = reader.crc32c(image[offset : offset + size])
+            struct.pack_into("<I", fixed, TABLE + ENTRY_BYTES * index + 32, crc)
+    return with_right_head(bytes(fixed))
+
+
+def identity_of(image: bytes | bytearray, count: int) -> bytes:
+    """Compute the identity that header, params and table ask for."""
+    metric, dtype, dim, _, items = struct.unpack_from("<IIIIQ", image, 40)
+    content = struct.pack("<IIIQ", metric, dtype, dim, items)
+    entries = [reader.ENTRY.unpack_from(image, TABLE + ENTRY_BYTES * i) for i in range(count)]
+    content += bytes(image[entries[0][2] : entries[0][2] + 128])
+    for kind, flags, _, size, _, crc, _ in entries:
+        if flags & 1:
+            content += struct.pack("<IQI", kind, size, crc)
+    return reader.fnv1a_128(content).to_bytes(16, "little")
+
+
+# ---- small files with everything in them ------------------------------------------------------
+
+
+def first_leaves(image: bytes, points: int) -> bytes:
+    """Cut an index of one tree and row ids down to its first leaves: so many points or a few more.
+
+    A small file that is scanned by codes: the library makes these from some thousand items on only.
+    """
+    draft = Draft.of(image)
+    leaves = draft.array("leaf_ranges")
+    kept = int(np.searchsorted(np.cumsum(leaves["count"]), points)) + 1
+    entries = -(-kept // 16) * 16
+    count = int(leaves["count"][:kept].sum())
+    blocks = int((-(-leaves["count"][:kept].astype(np.int64) // 32)).sum())
+    leaves[kept:] = 0
+    draft.set_array("leaf_ranges", leaves[:entries])
+    biases = draft.array("leaf_biases")
+    biases[kept:] = np.inf
+    draft.set_array("leaf_biases", biases[:entries])
+    for name in ("leaf_mults", "leaf_scan_factors", "leaf_radii"):
+        draft.set_array(name, draft.array(name)[:entries])
+    centre_bytes = draft.param("work_dim4")
+    draft.sections["leaf_centres"] = draft.sections["leaf_centres"][: entries * centre_bytes]
+    trees = draft.array("trees")
+    trees["leaves"] = entries
+    draft.set_array("trees", trees)
+
+    rows = draft.array("slot_rows")[:count]
+    new_rows = np.argsort(np.argsort(rows)).astype("<u4")
+    draft.set_array("slot_rows", new_rows)
+    draft.set_array("row_slots", np.argsort(new_rows).astype("<u4"))
+    items = draft.items
+    for name in ("vectors", "byte_rows", "code_scalars", "row_scalars"):
+        if name in draft.sections:
+            size = len(draft.sections[name]) // items
+            draft.sections[name] = draft.sections[name][: count * size]
+    if "codes" in draft.sections:
+        draft.sections["codes"] = draft.sections["codes"][: blocks * 16 * draft.param("code_count")]
+        draft.set_param("block_count", blocks)
+    draft.set_param("leaf_entries", entries)
+    draft.items = count
+    return draft.image()
+
+
+def with_groups(image: bytes) -> bytes:
+    """Put the leaf blocks of an index of one tree into groups of one block each.
+
+    The library makes groups from some thousand leaves on only.
+    """
+    draft = Draft.of(image)
+    blocks = draft.param("leaf_entries") // 16
+    entries = -(-blocks // 16) * 16
+    ranges = np.zeros(entries, reader.GROUP)
+    ranges["block"][:blocks] = np.arange(blocks)
+    ranges["blocks"][:blocks] = 1
+    draft.set_array("group_ranges", ranges)
+    # The first leaf of a block stands for its group.
+    dim4 = draft.param("work_dim4")
+    leaf_centres = draft.array("leaf_centres").reshape(blocks, dim4 // 4, 16, 4)
+    centres = np.full((entries, dim4 // 4, 4), 128, np.uint8)
+    centres[:blocks] = leaf_centres[:, :, 0]
+    blocked = centres.reshape(entries // 16, 16, dim4 // 4, 4).transpose(0, 2, 1, 3)
+    draft.set_array("group_centres", blocked)
+    mults = np.ones(entries, "<f4")
+    mults[:blocks] = draft.array("leaf_mults")[::16]
+    draft.set_array("group_mults", mults)
+    biases = np.full(entries, np.inf, "<f4")
+    biases[:blocks] = draft.array("leaf_biases")[::16]
+    draft.set_array("group_biases", biases)
+    trees = draft.array("trees")
+    trees["groups"] = entries
+    draft.set_array("trees", trees)
+    draft.set_param("group_entries", entries)
+    return draft.image()
