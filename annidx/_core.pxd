@@ -209,6 +209,7 @@ cdef extern from "_gate.h" namespace "annidx_binding" nogil:
         void leave()
         Entry enter_alone(Work, unsigned long)
         void leave_alone()
+        void stop_waiting()
         Work work()
         unsigned long owner()
         void close()

@@ -4,6 +4,7 @@
 # arguments of a query, which are read here because a query's time is counted in microseconds.
 """The core of annidx as index.py sees it. Private: use `annidx.Index`."""
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
 from cpython.pythread cimport PyThread_get_thread_ident
@@ -195,6 +196,7 @@ cdef const char* _utf8_of(object text, str name, Py_ssize_t place, Py_ssize_t* l
 
 # ---- sets of items -------------------------------------------------------------------------
 
+@cython.no_gc_clear
 cdef class SlotBits:
     """A set of items of one built index, one bit each; `IdSet` gives it its public face.
 
@@ -300,9 +302,11 @@ cdef unique_ptr[PythonMonitor] _monitor_for(object progress) except *:
 
 # ---- the index -----------------------------------------------------------------------------
 
+@cython.no_gc_clear
 cdef class CoreIndex:
     """The core's index, guarded: see _gate.h for who may be inside when.
 
+    No method may enter again while it is inside: one who waits to be alone keeps newcomers out.
     The fields below mirror the core's state; they change only while a caller is inside alone.
     """
 
@@ -337,9 +341,13 @@ cdef class CoreIndex:
         """Pair with self.gate.leave_alone()."""
         cdef unsigned long thread = PyThread_get_thread_ident()
         cdef Entry entry = self.gate.enter_alone(work, thread)
-        while entry != Entry.entered:
-            self._wait_for_entry(entry)
-            entry = self.gate.enter_alone(work, thread)
+        try:
+            while entry != Entry.entered:
+                self._wait_for_entry(entry)
+                entry = self.gate.enter_alone(work, thread)
+        except BaseException:
+            self.gate.stop_waiting()
+            raise
         return self.gate.index()
 
     cdef int _wait_for_entry(self, Entry why) except -1:
@@ -674,19 +682,19 @@ cdef class CoreIndex:
         QueryOptions* options,
     ):
         """Answer one query, or if that is NULL, the one that the item of a row is."""
-        cdef Index* core = self._enter_built()
         cdef SlotSet* eligible_bits
         cdef cnp.npy_intp count
         cdef int64_t* ids_out
         cdef double* distances_out
+        if eligible is not None:
+            self._check_set(eligible)
+            eligible_bits = eligible.bits.get()
+            options.eligible = &eligible_bits
+            options.eligible_count = 1
+        cdef Index* core = self._enter_built()
         try:
             if options.k > self.items:
                 options.k = <uint32_t>self.items
-            if eligible is not None:
-                self._check_set(eligible)
-                eligible_bits = eligible.bits.get()
-                options.eligible = &eligible_bits
-                options.eligible_count = 1
             count = options.k
             ids = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_INT64)
             distances = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_FLOAT64)
@@ -947,9 +955,14 @@ cdef class CoreIndex:
 
     def _identity(self):
         """Return the 32 hexadecimal digits that name the content of a built index."""
-        if self.identity_ is None:
-            self.identity_ = self._info().get("identity")
-        return self.identity_
+        cdef object known
+        with cython.critical_section(self):
+            known = self.identity_
+        if known is None:
+            known = self._info().get("identity")
+            with cython.critical_section(self):
+                self.identity_ = known
+        return known
 
     def verify(self):
         """Check every checksum and every invariant of the index.

@@ -42,7 +42,7 @@ class Gate {
   Entry enter() noexcept {
     forget_threads_lost_in_fork();
     const std::uint64_t before = word_.fetch_add(kReader, std::memory_order_acq_rel);
-    if (!(before & (kClosed | kAlone))) return Entry::entered;
+    if (!(before & (kClosed | kAlone | kWanted))) return Entry::entered;
     leave();
     return before & kClosed ? Entry::closed : Entry::busy;
   }
@@ -51,17 +51,26 @@ class Gate {
     if ((after & kStateMask) == kClosed) destroy();
   }
 
+  // While this is answered with busy, newcomers are kept out, so that the caller's turn comes; one
+  // who does not try again must say so by stop_waiting().
   // owner: the calling thread, as the binding numbers threads.
   Entry enter_alone(Work work, unsigned long owner) noexcept {
     forget_threads_lost_in_fork();
-    std::uint64_t expected = epoch_bits();
-    if (word_.compare_exchange_strong(expected, expected | kAlone, std::memory_order_acq_rel)) {
-      owner_.store(owner, std::memory_order_relaxed);
-      work_.store(work, std::memory_order_release);
-      return Entry::entered;
+    std::uint64_t word = word_.fetch_or(kWanted, std::memory_order_acq_rel) | kWanted;
+    if (word & kClosed) {
+      stop_waiting();
+      return Entry::closed;
     }
-    return expected & kClosed ? Entry::closed : Entry::busy;
+    std::uint64_t nobody_inside = epoch_bits() | kWanted;
+    if (!word_.compare_exchange_strong(nobody_inside, epoch_bits() | kAlone,
+                                       std::memory_order_acq_rel)) {
+      return Entry::busy;
+    }
+    owner_.store(owner, std::memory_order_relaxed);
+    work_.store(work, std::memory_order_release);
+    return Entry::entered;
   }
+  void stop_waiting() noexcept { word_.fetch_and(~kWanted, std::memory_order_acq_rel); }
   void leave_alone() noexcept {
     work_.store(Work::none, std::memory_order_release);
     const std::uint64_t after = word_.fetch_sub(kAlone, std::memory_order_acq_rel) - kAlone;
@@ -73,8 +82,8 @@ class Gate {
   // New callers are refused; the index goes when the last one inside leaves.
   void close() noexcept {
     forget_threads_lost_in_fork();
-    const std::uint64_t before = word_.fetch_or(kClosed, std::memory_order_acq_rel);
-    if ((before & (kStateMask & ~kClosed)) == 0) destroy();
+    const std::uint64_t after = word_.fetch_or(kClosed, std::memory_order_acq_rel) | kClosed;
+    if ((after & kStateMask) == kClosed) destroy();
   }
   bool closed() const noexcept { return word_.load(std::memory_order_acquire) & kClosed; }
 
@@ -84,9 +93,11 @@ class Gate {
  private:
   static constexpr std::uint64_t kClosed = 1;
   static constexpr std::uint64_t kAlone = 2;
-  static constexpr std::uint64_t kReader = 4;
+  static constexpr std::uint64_t kWanted = 4;  // someone waits to be alone
+  static constexpr std::uint64_t kReader = 8;
   static constexpr int kEpochShift = 48;
-  static constexpr std::uint64_t kStateMask = (std::uint64_t{1} << kEpochShift) - 1;
+  // What tells whether anyone is inside, and closed.
+  static constexpr std::uint64_t kStateMask = ((std::uint64_t{1} << kEpochShift) - 1) & ~kWanted;
 
   static std::uint64_t epoch_bits() noexcept {
     return static_cast<std::uint64_t>(fork_epoch) << kEpochShift;

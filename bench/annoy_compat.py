@@ -89,16 +89,20 @@ def table(result: Mapping[str, Any]) -> str:
     verdict = result["verdict"]
     lines += [
         "",
-        f"Build with adding, {theirs['build_threads']} thread(s): Annoy "
-        f"{theirs['build_seconds']:.1f} s (adding {theirs['parameters']['add_seconds']:.1f}), "
-        f"annidx {ours['build_seconds']:.1f} s (adding {ours['parameters']['add_seconds']:.1f}), "
-        f"{verdict['build_ratio']:.2f}x. File: Annoy {theirs['file_bytes'] / MIB:,.1f} MiB, "
-        f"annidx {ours['file_bytes'] / MIB:,.1f} MiB, {verdict['file_ratio']:.2f}x.",
+        (
+            f"Build with adding, {theirs['build_threads']} thread(s): Annoy "
+            f"{theirs['build_seconds']:.1f} s (adding {theirs['parameters']['add_seconds']:.1f}), "
+            f"annidx {ours['build_seconds']:.1f} s (adding {ours['parameters']['add_seconds']:.1f}), "
+            f"{verdict['build_ratio']:.2f}x. File: Annoy {theirs['file_bytes'] / MIB:,.1f} MiB, "
+            f"annidx {ours['file_bytes'] / MIB:,.1f} MiB, {verdict['file_ratio']:.2f}x."
+        ),
         "",
-        f"Recall no lower at any search_k: {_yes(verdict['recall_no_lower'])}. Least speed "
-        f"ratio: {verdict['least_speed_ratio']:.1f}x (goal {LEAST_SPEED_RATIO:g}x). Build at "
-        f"most a third: {_yes(verdict['build_ratio'] <= LARGEST_BUILD_RATIO)}. File no larger: "
-        f"{_yes(verdict['file_ratio'] <= LARGEST_FILE_RATIO)}.",
+        (
+            f"Recall no lower at any search_k: {_yes(verdict['recall_no_lower'])}. Least speed "
+            f"ratio: {verdict['least_speed_ratio']:.1f}x (goal {LEAST_SPEED_RATIO:g}x). Build at "
+            f"most a third: {_yes(verdict['build_ratio'] <= LARGEST_BUILD_RATIO)}. File no larger: "
+            f"{_yes(verdict['file_ratio'] <= LARGEST_FILE_RATIO)}."
+        ),
     ]
     return "\n".join(lines)
 

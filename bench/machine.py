@@ -67,11 +67,12 @@ def _git(*arguments: str) -> str | None:
 
 
 def commit() -> str | None:
-    """The commit of the code, marked if files differ from it."""
+    """The commit of the code, marked if files other than results differ from it."""
     head = _git("rev-parse", "HEAD")
     if head is None:
         return None
-    return head + ("-modified" if _git("status", "--porcelain") else "")
+    code = (":(top)", ":(top,exclude)bench/results")
+    return head + ("-modified" if _git("status", "--porcelain", "--", *code) else "")
 
 
 def describe() -> dict[str, Any]:

@@ -6,16 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 
 from bench.contestant import Array
 from bench.pareto import Point, front
-
-matplotlib.use("Agg")
-matplotlib.rcParams["svg.hashsalt"] = "annidx"
-
-from matplotlib import pyplot as plt  # noqa: E402  (the backend is chosen first)
 
 OURS = "annidx"
 RECALL_TICKS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
@@ -55,7 +51,8 @@ def front_points(one: Mapping[str, Any]) -> list[Point]:
 
 def draw_set(result: Mapping[str, Any], machine: str, folder: Path) -> list[Path]:
     """Write ``<set>-<dtype>.png`` and ``.svg``; their paths."""
-    figure, axes = plt.subplots(figsize=(10, 6.2), layout="constrained")
+    figure = Figure(figsize=(10, 6.2), layout="constrained")
+    axes = figure.add_subplot()
     for one in sorted(result["contestants"], key=_speed_for_legend):
         _draw_contestant(axes, one)
     axes.set_yscale("log")
@@ -98,9 +95,10 @@ def _draw_contestant(axes: Any, one: Mapping[str, Any]) -> None:
     )
 
 
-def _save(figure: Any, stem: Path) -> list[Path]:
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    """The same figures give the same SVG: no random identifiers, no date."""
     paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
     figure.savefig(paths[0], dpi=130)
-    figure.savefig(paths[1], metadata={"Date": None})
-    plt.close(figure)
+    with mpl.rc_context({"svg.hashsalt": OURS}):
+        figure.savefig(paths[1], metadata={"Date": None})
     return paths

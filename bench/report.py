@@ -144,14 +144,18 @@ def _heading(document: Mapping[str, Any]) -> str:
     virtual = ", virtual" if machine["virtual"] else ""
     lines = [
         "# Benchmark results",
-        f"{machine['processor']} ({machine['family/model/stepping']}{virtual}), "
-        f"{machine['usable cores']} cores, {machine['memory GiB']:g} GiB; "
-        f"{', '.join(machine['isa'])}. {machine['system']}, Python {machine['python']}, "
-        f"NumPy {machine['numpy']}. Commit {document['commit']}, seed {options['seed']}, "
-        f"{document['date']}.",
-        f"Recall@{options['k']}; one query a call through Python on one core unless a column "
-        f"says batch; builds with {options['threads']} threads; medians of "
-        f"{options['rounds']} interleaved rounds.",
+        (
+            f"{machine['processor']} ({machine['family/model/stepping']}{virtual}), "
+            f"{machine['usable cores']} cores, {machine['memory GiB']:g} GiB; "
+            f"{', '.join(machine['isa'])}. {machine['system']}, Python {machine['python']}, "
+            f"NumPy {machine['numpy']}. Commit {document['commit']}, seed {options['seed']}, "
+            f"{document['date']}."
+        ),
+        (
+            f"Recall@{options['k']}; one query a call through Python on one core unless a column "
+            f"says batch; builds with {options['threads']} threads; medians of "
+            f"{options['rounds']} interleaved rounds."
+        ),
     ]
     return "\n\n".join(lines)
 

@@ -245,7 +245,7 @@ void Build::learn_rows() {
     mean_ = mean_of(work_rows());
     transform_.mean = mean_.data();
   }
-  if (!plan_.queries) {
+  if (plan_.measure_recall && !plan_.queries) {
     held_out_ = spread_rows(
         items_, std::min(tuning::kHeldOutRows, items_ / tuning::kHeldOutShare + 1), plan_.seed);
     if (items_ > held_out_.size() * 2) {
@@ -269,6 +269,7 @@ void Build::partition() {
   }
   for (std::uint32_t tree = 0; tree < plan_.n_trees; ++tree) {
     options.seed = mix(plan_.seed + 0x9E3779B97F4A7C15ull * (tree + 1));
+    if (tree > 0) options.lloyd_passes = tuning::kFurtherTreeLloydPasses;
     partitions_.push_back(make_partition(work_rows(), roles_, options));
   }
   params_.leaf_points = options.leaf_points;
@@ -343,8 +344,10 @@ void Build::lay_out() {
     params_.rotation_block = rotation_block_for(dim_);
   }
   params_.byte_row_bytes = has_byte_copies() ? dim_ : 0;
-  params_.curve_points =
-      tuning::kCurvePointsPerK * static_cast<std::uint32_t>(std::size(tuning::kCurveKs));
+  if (plan_.measure_recall) {
+    params_.curve_points =
+        tuning::kCurvePointsPerK * static_cast<std::uint32_t>(std::size(tuning::kCurveKs));
+  }
   params_.given_bytes = source_.given_bytes();
   params_.value_scale = source_.value_scale();
   params_.work_scale = transform_.work_scale;
@@ -765,7 +768,7 @@ std::unique_ptr<Memory> Build::run() {
   fill_leaves();
   fill_further_trees();
   for (std::uint32_t t = 0; t < plan_.n_trees; ++t) fill_groups(t);
-  calibrate();
+  if (plan_.measure_recall) calibrate();
   format::seal_image(image_);
   return std::move(memory_);
 }

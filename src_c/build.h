@@ -19,6 +19,7 @@ struct BuildPlan {
   Dtype dtype;
   std::uint32_t dim = 0;
   std::uint32_t n_trees = 1;
+  bool measure_recall = true;          // false: no curve, and nothing held out
   float default_recall = 0.95f;
   unsigned n_threads = 1;
   std::uint64_t seed = 0;

@@ -60,6 +60,7 @@ class CurveMeasurement {
   }
   std::uint64_t in_half(std::size_t half) const { return (queries_.count + 1 - half) / 2; }
   double cost(std::uint64_t candidates, std::uint32_t rerank, std::uint32_t exact) const;
+  double less_standard_error(double recall, std::size_t k_index) const;
   void find_truth();
   HitTable measure_level(std::uint64_t candidates);
   void count_hits(std::uint64_t query, const std::vector<TracedCandidate>& traced, HitTable* hits);
@@ -85,6 +86,14 @@ double CurveMeasurement::cost(std::uint64_t candidates, std::uint32_t rerank,
     re_scoring += rerank * (tuning::kRerankCostFixed + dim * tuning::kRerankCostPerByte);
   }
   return static_cast<double>(candidates) * per_point + re_scoring;
+}
+
+// What the recall is at least, as far as so few queries can tell: the neighbours of one query are found
+// or missed together, so k of them count as its square root.
+double CurveMeasurement::less_standard_error(double recall, std::size_t k_index) const {
+  const double trials = static_cast<double>(in_half(1)) *
+                        std::sqrt(static_cast<double>(std::max<std::uint64_t>(1, wanted_[k_index])));
+  return trials > 0.0 ? recall - std::sqrt(recall * (1.0 - recall) / trials) : recall;
 }
 
 void CurveMeasurement::find_truth() {
@@ -205,11 +214,12 @@ std::vector<format::CurvePoint> CurveMeasurement::run() {
             const double possible = static_cast<double>(in_half(half) * wanted_[k]);
             return possible > 0 ? static_cast<double>(hits.at(k, r, e, half)) / possible : 1.0;
           };
+          const double checked = less_standard_error(recall(1), k);
           const std::uint32_t exact = exact_depth(ks_[k], e);
           const std::uint32_t rerank = std::max(kReranks[r], exact);
           measured_[k].push_back(
-              {cost(level, rerank, exact), recall(0), recall(1),
-               {ks_[k], static_cast<float>(recall(1)), static_cast<std::uint32_t>(level), rerank,
+              {cost(level, rerank, exact), recall(0), checked,
+               {ks_[k], static_cast<float>(checked), static_cast<std::uint32_t>(level), rerank,
                 exact, 0}});
           if (r + 1 == kRerankCount && e + 1 == kExactCount) {
             worst = std::min({worst, recall(0), recall(1)});
@@ -246,15 +256,20 @@ std::vector<format::CurvePoint> points_for(const std::vector<format::CurvePoint>
   return points;
 }
 
-// Beyond the largest measured k, work grows with k.
+// Beyond the largest measured k, candidates grow faster than k: on clustered data the neighbours
+// leave the cluster. Codes are cheap to scan, a target missed is not cheap.
 Setting stretched(const Setting& setting, std::uint64_t k, std::uint32_t measured_k,
                   std::uint64_t items) {
   Setting out = setting;
   if (k > measured_k && measured_k > 0) {
     const double factor = static_cast<double>(k) / measured_k;
-    out.candidates = static_cast<std::uint64_t>(static_cast<double>(out.candidates) * factor);
-    out.rerank = static_cast<std::uint64_t>(static_cast<double>(out.rerank) * factor);
-    out.exact = static_cast<std::uint64_t>(static_cast<double>(out.exact) * factor);
+    const auto grown = [&](std::uint64_t value, double power) {
+      return static_cast<std::uint64_t>(
+          std::min(static_cast<double>(items), static_cast<double>(value) * std::pow(factor, power)));
+    };
+    out.candidates = grown(out.candidates, tuning::kStretchPower);
+    out.rerank = grown(out.rerank, 1.0);
+    out.exact = grown(out.exact, 1.0);
   }
   out.candidates = std::min(std::max(out.candidates, k), items);
   out.exact = std::max(out.exact, k);

@@ -20,7 +20,7 @@ struct CalibrationQueries {
 };
 
 // For each k, kCurvePointsPerK settings with the recall they reach, cheapest first. The settings are
-// chosen on one half of the queries, the recall is that of the other half.
+// chosen on one half of the queries, the recall is that of the other half less its standard error.
 std::vector<format::CurvePoint> measure_curve(const SearchView& view,
                                               const CalibrationQueries& queries,
                                               const std::vector<std::uint32_t>& ks,

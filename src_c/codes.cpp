@@ -64,29 +64,34 @@ Matrix covariance(const std::vector<float>& residuals, std::uint64_t count, std:
   return out;
 }
 
-// Modified Gram-Schmidt over rows, twice; a row that vanishes is replaced by an unused axis.
+// Takes the parts along rows 0 .. i-1 out of row i, twice for accuracy, and scales it to length 1.
+// Returns false when nothing is left of it.
+bool make_orthogonal(Matrix* rows, std::uint32_t d, std::uint32_t i) {
+  float* row = &(*rows)[std::size_t{i} * d];
+  const float before = std::sqrt(kernels().dot_f32(row, row, d));
+  for (int pass = 0; pass < 2; ++pass) {
+    for (std::uint32_t other = 0; other < i; ++other) {
+      const float* fixed = &(*rows)[std::size_t{other} * d];
+      kernels().axpy(-kernels().dot_f32(row, fixed, d), fixed, row, d);
+    }
+  }
+  const float norm = std::sqrt(kernels().dot_f32(row, row, d));
+  constexpr float kLeast = 1e-3f;
+  if (!(norm > kLeast * before)) return false;
+  const float inverse = 1.0f / norm;
+  for (std::uint32_t j = 0; j < d; ++j) row[j] *= inverse;
+  return true;
+}
+
+// Gram-Schmidt over rows; a row that vanishes (fewer directions than dimensions) is replaced by the
+// first coordinate axis that does not.
 void orthonormalize(Matrix* rows, std::uint32_t d) {
-  std::uint32_t spare_axis = 0;
+  std::uint32_t axis = 0;
   for (std::uint32_t i = 0; i < d; ++i) {
-    float* row = &(*rows)[std::size_t{i} * d];
-    for (int attempt = 0; attempt < 3; ++attempt) {
-      const float before = std::sqrt(kernels().dot_f32(row, row, d));
-      for (int pass = 0; pass < 2; ++pass) {
-        for (std::uint32_t other = 0; other < i; ++other) {
-          const float* fixed = &(*rows)[std::size_t{other} * d];
-          kernels().axpy(-kernels().dot_f32(row, fixed, d), fixed, row, d);
-        }
-      }
-      const float norm = std::sqrt(kernels().dot_f32(row, row, d));
-      if (norm > 1e-3f * before && norm > 0.0f) {
-        const float inverse = 1.0f / norm;
-        for (std::uint32_t j = 0; j < d; ++j) row[j] *= inverse;
-        break;
-      }
+    while (!make_orthogonal(rows, d, i) && axis < d) {
+      float* row = &(*rows)[std::size_t{i} * d];
       std::fill(row, row + d, 0.0f);
-      row[spare_axis++ % d] = 1.0f;
-      --attempt;
-      if (spare_axis > 2 * d) break;
+      row[axis++] = 1.0f;
     }
   }
 }
@@ -474,10 +479,10 @@ void make_tables(const CodesView& codes, const PlaneBuffers& query, float factor
     }
   }
   scratch->tables.resize(std::size_t{codes.code_count} * kCodewords);
-  out->luts.resize(std::size_t{codes.code_count} * kCodewords);
+  out->lines.resize(codes.code_count * kCodewords / sizeof(LutLine));
   kernels().lut_floats(scratch->permuted.data(), codes.codebook, codes.first_dims, codes.code_count,
                        scratch->tables.data());
-  out->step = kernels().lut_quantize(scratch->tables.data(), codes.code_count, out->luts.data(),
+  out->step = kernels().lut_quantize(scratch->tables.data(), codes.code_count, out->lines.data()->entries,
                                      &out->base);
 }
 

@@ -66,9 +66,14 @@ class CodeModel {
 void pack_blocks(const std::uint8_t* codes, std::uint64_t n, std::uint32_t code_count,
                  std::uint8_t* blocks) noexcept;
 
-// A query's lookup tables; see kernels.h.
+// A query's lookup tables; see kernels.h. Four tables a cache line: scans are a quarter slower when
+// they straddle two.
+struct alignas(64) LutLine {
+  std::uint8_t entries[64];
+};
 struct CodeTables {
-  std::vector<std::uint8_t> luts;
+  std::vector<LutLine> lines;
+  const std::uint8_t* luts() const noexcept { return lines.data()->entries; }
   float step = 1.0f;
   float base = 0.0f;
 };

@@ -151,6 +151,14 @@ std::uint64_t eligible_points(const ForestView& forest, const LeafSpan& span, bo
   return count;
 }
 
+// How much rarer eligible points are among those passed than overall, where a filter goes with
+// position: the nearest of them are then spread over more leaves than without a filter.
+double rarity(std::uint64_t eligible, std::uint64_t passed, double share) noexcept {
+  if (share >= 1.0 || eligible == 0) return 1.0;
+  const double here = static_cast<double>(eligible) / static_cast<double>(passed);
+  return std::clamp(share / here, 1.0, tuning::kMaxFilterStretch);
+}
+
 }  // namespace
 
 std::uint32_t ordered_key(float value) noexcept {
@@ -219,15 +227,19 @@ LeafSpan checked_leaf(const ForestView& forest, std::uint32_t entry, bool first_
 
 void route(const ForestView& forest, const RouteQuery& query, std::uint64_t candidates,
            const SlotSet* eligible, RouteScratch* scratch, std::vector<RoutedLeaf>* out) {
+  // Points of further trees' leaves are re-scored one by one, some fifty times the price of a scanned
+  // code: such a tree is consulted when the first one has had its share.
+  const std::size_t consulted = static_cast<std::size_t>(std::min<std::uint64_t>(
+      forest.trees.size(), 1 + candidates / tuning::kCandidatesPerFurtherTree));
   std::uint64_t entries = 0;
-  for (const TreeView& tree : forest.trees) entries += tree.leaf_entry_count;
+  for (std::size_t t = 0; t < consulted; ++t) entries += forest.trees[t].leaf_entry_count;
   // Leaves to order at first: those that hold the candidates if they were all alike, and a third
   // more. Too few is noticed below.
   const double share = eligible && eligible->slot_count() > 0
                            ? std::max<double>(static_cast<double>(eligible->count()), 1.0) /
                                  static_cast<double>(eligible->slot_count())
                            : 1.0;
-  const double points_per_entry = static_cast<double>(forest.item_count * forest.trees.size()) /
+  const double points_per_entry = static_cast<double>(forest.item_count * consulted) /
                                   static_cast<double>(std::max<std::uint64_t>(entries, 1));
   const double estimate =
       static_cast<double>(candidates) / std::max(points_per_entry * share, 1e-9) * 1.35 + 8.0;
@@ -240,7 +252,7 @@ void route(const ForestView& forest, const RouteQuery& query, std::uint64_t cand
     out->clear();
     merged.clear();
     bool exhausted = true;
-    for (std::uint32_t t = 0; t < forest.trees.size(); ++t) {
+    for (std::uint32_t t = 0; t < consulted; ++t) {
       best_leaves(forest, forest.trees[t], query, wanted, scratch, &best);
       exhausted = exhausted && best.size() < wanted;
       for (std::uint64_t key : best) {
@@ -248,21 +260,24 @@ void route(const ForestView& forest, const RouteQuery& query, std::uint64_t cand
                           static_cast<std::uint32_t>(key), t});
       }
     }
-    if (forest.trees.size() > 1) {
+    if (consulted > 1) {
       std::stable_sort(merged.begin(), merged.end(), [](const RoutedLeaf& a, const RoutedLeaf& b) {
         return ordered_key(a.score) < ordered_key(b.score);
       });
     }
-    std::uint64_t points = 0;
+    std::uint64_t points = 0, passed = 0;
+    bool enough = false;
     for (const RoutedLeaf& leaf : merged) {
-      if (points >= candidates) break;
       const LeafSpan span = checked_leaf(forest, leaf.entry, leaf.tree == 0);
       const std::uint64_t count = eligible_points(forest, span, leaf.tree == 0, eligible);
-      if (count == 0) continue;
+      passed += span.count;
       points += count;
-      out->push_back(leaf);
+      if (count > 0) out->push_back(leaf);
+      enough = static_cast<double>(points) >=
+               static_cast<double>(candidates) * rarity(points, passed, share);
+      if (enough) break;
     }
-    if (points >= candidates || exhausted || wanted >= entries) return;
+    if (enough || exhausted || wanted >= entries) return;
     wanted = std::min<std::size_t>(static_cast<std::size_t>(entries), wanted * 4);
   }
 }

@@ -41,6 +41,9 @@ static_assert(sizeof(kSectionNames) / sizeof(kSectionNames[0]) == kLastKnownKind
 constexpr std::uint32_t kKnownFlags = kRequired;
 constexpr std::uint32_t kSwappedEndianMark = 0x04030201u;
 constexpr std::uint32_t kMaxCodes = 256;
+// Trees and curve are read on opening: bounds keep that short whatever a file claims.
+constexpr std::uint32_t kMaxTrees = 65'535;
+constexpr std::uint32_t kMaxCurvePoints = 65'536;
 // code_first_dims holds dimensions as u16 and ends with dim itself.
 constexpr std::uint32_t kMaxCodedDim = 65535;
 constexpr std::uint64_t kChecksumStep = std::uint64_t{16} << 20;
@@ -242,7 +245,10 @@ Problem problem_of(const Shape& shape, const Params& params) {
              "scan_kind", "1 to 4", params.scan_kind);
   all.expect(scans(shape, params.scan_kind), "scan_kind", "one that the metric can use",
              params.scan_kind);
-  all.expect(params.tree_count >= 1, "tree_count", "at least 1", params.tree_count);
+  all.expect(params.tree_count >= 1 && params.tree_count <= kMaxTrees, "tree_count",
+             "1 to 65535", params.tree_count);
+  all.expect(params.curve_points <= kMaxCurvePoints, "curve_points", "at most 65536",
+             params.curve_points);
   all.expect(params.work_dim4 == (shape.dim + 3) / 4 * 4, "work_dim4",
              "dim rounded up to a multiple of 4", params.work_dim4);
   all.expect(params.leaf_entries % kPanelWidth == 0, "leaf_entries", "a multiple of 16",

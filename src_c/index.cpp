@@ -92,6 +92,7 @@ struct Index::State {
   // Built or opened.
   std::unique_ptr<LoadedImage> loaded;
   std::vector<format::CurvePoint> curve;
+  bool is_tuned = false;         // the curve is not the image's
   MappedFile* mapped = nullptr;  // the loaded image's memory when it is a mapped file
   std::string path;
 
@@ -157,7 +158,7 @@ void Index::build(const BuildOptions& options) {
   if (s.source->size() == 0) {
     throw Error(ErrorCode::invalid_argument, "build: the index is empty: add items first");
   }
-  if (!(options.recall > 0.0 && options.recall <= 1.0)) {
+  if (!(options.recall >= 0.0 && options.recall <= 1.0)) {
     throw Error(ErrorCode::invalid_argument,
                 "recall: expected more than 0 and at most 1, got " + std::to_string(options.recall));
   }
@@ -178,7 +179,8 @@ void Index::build(const BuildOptions& options) {
   plan.dtype = s.dtype;
   plan.dim = s.dim;
   plan.n_trees = options.n_trees == 0 ? 1 : options.n_trees;
-  plan.default_recall = static_cast<float>(options.recall);
+  plan.measure_recall = options.recall > 0.0;
+  plan.default_recall = plan.measure_recall ? static_cast<float>(options.recall) : 1.0f;
   plan.n_threads = thread_count(options.n_jobs);
   plan.seed = options.seed;
   plan.queries = static_cast<const std::byte*>(options.queries);
@@ -213,6 +215,8 @@ std::unique_ptr<Index> Index::open(const std::string& path, const OpenOptions& o
   s.metric = s.loaded->metric();
   s.dtype = s.loaded->dtype();
   s.dim = s.loaded->dim();
+  // Queries read scattered pages; read-ahead would bring in what nobody asked for.
+  s.mapped->advise_random();
   if (options.warm) s.mapped->warm();
   if (options.lock) s.mapped->lock();
   return index;
@@ -231,9 +235,45 @@ std::unique_ptr<Index> Index::from_bytes(const void* image, std::uint64_t bytes)
   return index;
 }
 
+namespace {
+
+// A copy of an image with another curve, sealed.
+std::unique_ptr<Memory> image_with_curve(const format::View& view,
+                                         const std::vector<format::CurvePoint>& curve) {
+  const format::FileHeader& header = *view.header;
+  const auto metric = static_cast<Metric>(header.metric);
+  const auto dtype = static_cast<Dtype>(header.dtype);
+  format::Params params = *view.params;
+  params.curve_points = static_cast<std::uint32_t>(curve.size());
+  const auto sections = format::plan_sections(metric, dtype, header.dim, header.item_count, params,
+                                              view.section_bytes(format::Section::id_text));
+  std::unique_ptr<Memory> memory = allocate_anonymous(format::image_bytes(sections));
+  std::byte* image = memory->mutable_data();
+  format::begin_image(image, metric, dtype, header.dim, header.item_count, params, sections,
+                      library_version());
+  for (const format::PlannedSection& section : sections) {
+    const bool is_new = section.kind == format::Section::params ||
+                        section.kind == format::Section::curve || section.bytes == 0;
+    if (is_new) continue;
+    std::memcpy(format::mutable_section(image, section.kind), view.section(section.kind),
+                section.bytes);
+  }
+  std::memcpy(format::mutable_section(image, format::Section::curve), curve.data(),
+              sizeof(format::CurvePoint) * curve.size());
+  format::seal_image(image);
+  return memory;
+}
+
+}  // namespace
+
 void Index::save(const std::string& path, const std::string& metadata, Monitor* monitor) const {
   const LoadedImage& loaded = state_->built();
-  const format::View& view = loaded.view();
+  std::unique_ptr<LoadedImage> tuned;
+  if (state_->is_tuned) {
+    tuned = std::make_unique<LoadedImage>(image_with_curve(loaded.view(), state_->curve),
+                                          loaded.name());
+  }
+  const format::View& view = tuned ? tuned->view() : loaded.view();
   const std::vector<std::byte> head = format::head_with_metadata(view, metadata);
   AtomicFile file(path);
   file.append(head.data(), head.size());
@@ -252,6 +292,10 @@ void Index::save(const std::string& path, const std::string& metadata, Monitor* 
 
 std::vector<std::byte> Index::to_bytes() const {
   const LoadedImage& loaded = state_->built();
+  if (state_->is_tuned) {
+    const std::unique_ptr<Memory> tuned = image_with_curve(loaded.view(), state_->curve);
+    return {tuned->data(), tuned->data() + tuned->bytes()};
+  }
   return {loaded.view().image, loaded.view().image + loaded.view().image_bytes};
 }
 
@@ -313,6 +357,25 @@ void require_finite(const float* values, std::uint32_t dim, std::uint64_t row) {
                   std::to_string(bad));
 }
 
+// An item as a query: only a damaged file holds one that is not finite.
+void require_finite_item(const std::byte* values, std::uint32_t dim, Row row) {
+  const auto* floats = static_cast<const float*>(static_cast<const void*>(values));
+  if (kernels().first_nonfinite(floats, dim) == dim) return;
+  throw Error(ErrorCode::format, "the index is damaged: section 'vectors', row " +
+                                     std::to_string(row) + ": expected finite numbers");
+}
+
+// Sets are told apart by the identity in the header, which a crafted file may have copied.
+void require_sets_fit(const LoadedImage& loaded, const QueryOptions& options) {
+  for (std::uint64_t i = 0; i < options.eligible_count; ++i) {
+    if (options.eligible[i]->slot_count() == loaded.items()) continue;
+    throw Error(ErrorCode::invalid_argument,
+                "IdSet: it was made for an index of " +
+                    std::to_string(options.eligible[i]->slot_count()) +
+                    " items, this one has " + std::to_string(loaded.items()));
+  }
+}
+
 Setting choose_setting(const std::vector<format::CurvePoint>& curve, const LoadedImage& loaded,
                        const QueryOptions& options) {
   const double recall = options.recall > 0.0
@@ -352,6 +415,7 @@ std::uint64_t Index::query_bytes() const noexcept {
 void Index::query(const void* queries, std::uint64_t n, const QueryOptions& options,
                   std::int64_t* ids, double* distances) const {
   const LoadedImage& loaded = state_->built();
+  require_sets_fit(loaded, options);
   const BatchQuery batch(loaded, options, choose_setting(state_->curve, loaded, options));
   const auto* rows = static_cast<const std::byte*>(queries);
   const std::uint64_t row_bytes = query_bytes();
@@ -378,11 +442,15 @@ void Index::query_rows(const Row* rows, std::uint64_t n, bool include_self,
   }
   QueryOptions resolved = options;
   (include_self ? resolved.included : resolved.excluded) = slots.data();
+  require_sets_fit(loaded, resolved);
+  const std::uint32_t dim = state_->dim;
+  const bool floats = state_->metric != Metric::hamming;
   const BatchQuery batch(loaded, resolved, choose_setting(state_->curve, loaded, resolved));
   for_each_query(n, resolved, [&](std::uint64_t i, Searcher* searcher) {
     thread_local std::vector<std::byte> values;
     values.resize(query_bytes());
     vectors(rows + i, 1, values.data());
+    if (floats) require_finite_item(values.data(), dim, rows[i]);
     batch.run(i, values.data(), searcher, ids + i * resolved.k, distances + i * resolved.k);
   });
 }
@@ -418,7 +486,11 @@ void Index::vectors(const Row* rows, std::uint64_t n, void* out) const {
     auto* values = static_cast<float*>(static_cast<void*>(place));
     decode_row(state_->dtype, stored, state_->dim, values);
     if (scale == 1.0f) continue;
-    for (std::uint32_t j = 0; j < state_->dim; ++j) values[j] *= scale;
+    // The scale is rounded up: the largest values of all may not fit once more.
+    constexpr float kLargest = std::numeric_limits<float>::max();
+    for (std::uint32_t j = 0; j < state_->dim; ++j) {
+      values[j] = std::clamp(values[j] * scale, -kLargest, kLargest);
+    }
   }
 }
 
@@ -467,6 +539,7 @@ void Index::tune(const void* queries, std::uint64_t n, std::uint32_t k, int n_jo
   const auto place = std::find_if(curve.begin(), curve.end(),
                                   [&](const format::CurvePoint& point) { return point.k > k; });
   curve.insert(place, measured.begin(), measured.end());
+  state_->is_tuned = true;
 }
 
 CurveRow Index::setting_for(std::uint32_t k, double recall) const {

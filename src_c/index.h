@@ -20,7 +20,9 @@ namespace annidx {
 
 struct BuildOptions {
   std::uint32_t n_trees = 0;      // 0: the library chooses
-  double recall = 0.95;           // default target of queries, 0 < recall <= 1
+  // Default target of queries, at most 1. 0: no curve is measured; queries then name their search_k,
+  // or are answered by a full scan.
+  double recall = 0.95;
   int n_jobs = -1;
   std::uint64_t seed = 0;
   const void* queries = nullptr;  // calibration queries, query_bytes() each; null: held-out rows

@@ -75,19 +75,22 @@ void LoadedImage::connect() {
   s.forest.group_spans = view_.array<GroupSpan>(Section::group_ranges);
   s.forest.tree_slots = view_.array<Slot>(Section::tree_slots);
   const auto* trees = view_.array<format::Tree>(Section::trees);
+  std::uint64_t leaf_end = 0, group_end = 0;  // of the trees so far, which do not overlap
   for (std::uint32_t t = 0; t < params.tree_count; ++t) {
     const format::Tree& tree = trees[t];
-    const bool fits =
-        std::uint64_t{tree.first_leaf_entry} + tree.leaf_entry_count <= params.leaf_entries &&
-        std::uint64_t{tree.first_group_entry} + tree.group_entry_count <= params.group_entries &&
-        (tree.first_leaf_entry | tree.leaf_entry_count | tree.first_group_entry |
-         tree.group_entry_count) % kPanelWidth == 0;
-    if (!fits) {
+    const bool follows = tree.first_leaf_entry == leaf_end && tree.first_group_entry == group_end;
+    leaf_end += tree.leaf_entry_count;
+    group_end += tree.group_entry_count;
+    const bool fits = leaf_end <= params.leaf_entries && group_end <= params.group_entries &&
+                      (tree.leaf_entry_count | tree.group_entry_count) % kPanelWidth == 0;
+    if (!follows || !fits) {
       throw Error(ErrorCode::format, name_ + " is damaged: section 'trees', entry " +
-                                         std::to_string(t) + ": expected leaves within " +
-                                         std::to_string(params.leaf_entries) + ", found " +
-                                         std::to_string(tree.leaf_entry_count) + " from " +
-                                         std::to_string(tree.first_leaf_entry));
+                                         std::to_string(t) + ": expected leaves and groups up to " +
+                                         std::to_string(params.leaf_entries) + " and " +
+                                         std::to_string(params.group_entries) +
+                                         ", behind those of the trees before, found " +
+                                         std::to_string(tree.leaf_entry_count) + " and " +
+                                         std::to_string(tree.group_entry_count));
     }
     s.forest.trees.push_back({tree.first_leaf_entry, tree.leaf_entry_count, tree.first_group_entry,
                               tree.group_entry_count});

@@ -7,7 +7,6 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -60,7 +59,10 @@ class RangeQueue {
 // The helpers' last words: the caller sleeps on it, waking to poll.
 class Countdown {
  public:
-  void add() noexcept { ++running_; }
+  void add() {
+    std::lock_guard<std::mutex> hold(mutex_);
+    ++running_;
+  }
   void leave() {
     std::lock_guard<std::mutex> hold(mutex_);
     --running_;
@@ -134,8 +136,8 @@ void parallel_for(unsigned n_threads, std::uint64_t count, std::uint64_t grain,
         work(worker, false);
         countdown.leave();
       });
-    } catch (const std::system_error&) {
-      // The system has no more threads: fewer do the same work.
+    } catch (...) {
+      // The system has no more threads, or no memory for one: fewer do the same work.
       countdown.leave();
       break;
     }

@@ -158,7 +158,7 @@ std::size_t Searcher::scan_leaf(const SearchView& view, const LeafSpan& span, fl
                             ? kernels().scan_codes_multiplicative
                             : kernels().scan_codes_additive;
       return scan(codes.blocks + std::size_t{span.first_block} * codes.code_count * 16, span.count,
-                  codes.code_count, tables_.luts.data(), leaf_score, tables_.step,
+                  codes.code_count, tables_.luts(), leaf_score, tables_.step,
                   codes.scalars + first, threshold, first, eligible, out);
     }
     case Scan::byte_rows:
@@ -429,7 +429,7 @@ const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* 
   }
   const std::uint64_t wanted = std::min(request.k, eligible);
   // Few eligible items, or a query without a direction: an exact scan is cheaper, or the only truth.
-  const bool few = request.eligible && eligible <= tuning::kExactScanItems;
+  const bool few = eligible <= tuning::kExactScanItems;
   if (request.setting.everything || is_zero_ || few) {
     scan_exactly(view, request);
   } else {

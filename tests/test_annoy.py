@@ -1132,23 +1132,23 @@ def test_items_in_any_order_give_the_same_file(ours: ModuleType) -> None:
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_many_chunks(ours: ModuleType, metric: str, on_disk: bool) -> None:
     """Enough for chunks that are mapped, with replacements and out of order."""
-    f = 3000
-    rows = vectors(2000, f, metric)
+    f, count = 3000, 600
+    rows = vectors(count, f, metric)
     index = ours.AnnoyIndex(f, metric)
     if on_disk:
         index.on_disk_build("x.annidx")
-    for item in range(1999, -1, -1):
-        index.add_item(2 * item, rows[(item * 7) % 2000])
-    for item in range(2000):
+    for item in range(count - 1, -1, -1):
+        index.add_item(2 * item, rows[(item * 7) % count])
+    for item in range(count):
         index.add_item(2 * item, rows[item])
     for state in ("filling", "built"):
-        for item in range(0, 2000, 37):
+        for item in range(0, count, 37):
             assert index.get_item_vector(2 * item) == rows[item].tolist()
         if state == "filling":
             index.build(1)
     assert index.get_nns_by_item(200, 1)[0] == 200 or metric == "dot"
     index.unbuild()
-    assert index.get_item_vector(1000) == rows[500].tolist()
+    assert index.get_item_vector(600) == rows[300].tolist()
     assert sorted(os.listdir(".")) == (["x.annidx"] if on_disk else [])
 
 
@@ -1410,7 +1410,7 @@ def test_damaged_files_of_annoy(ours: ModuleType, name: str) -> None:
         assert not check_damaged(index, whole[: length - 1])
     source = random.Random(name)
     answered = 0
-    for _ in range(600):
+    for _ in range(250):
         damaged = bytearray(whole)
         place = source.randrange(len(whole) // 4) * 4
         kind = source.randrange(4)

@@ -370,22 +370,24 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("options_and_words", BAD_OPTIONS, ids=lambda pair: pair[1])
-@pytest.mark.parametrize("ask", ["query", "query_exact", "query_items"])
+def _calls_with_bad_options() -> list[Any]:
+    return [
+        pytest.param(ask, options, words, id=f"{ask}-{words}")
+        for ask in ("query", "query_exact", "query_items")
+        for options, words in BAD_OPTIONS
+        if set(options) <= set(inspect.signature(getattr(annidx.Index, ask)).parameters)
+    ]
+
+
+@pytest.mark.parametrize(("ask", "options", "words"), _calls_with_bad_options())
 @pytest.mark.parametrize("single", [True, False])
 def test_bad_query_options(
-    index: annidx.Index, options_and_words: tuple[dict[str, Any], str], ask: str, single: bool
+    index: annidx.Index, ask: str, options: dict[str, Any], words: str, single: bool
 ) -> None:
-    options, words = options_and_words
-    call = getattr(index, ask)
-    parameters = inspect.signature(getattr(annidx.Index, ask)).parameters
-    if not set(options) <= set(parameters):
-        pytest.skip("no such option")
-    given: Any = (3 if single else [3, 4]) if ask == "query_items" else VECTORS[3]
-    if ask != "query_items" and not single:
-        given = VECTORS[3:5]
+    rows: Any = 3 if single else [3, 4]
+    given = rows if ask == "query_items" else VECTORS[rows]
     with pytest.raises(ValueError, match=words):
-        call(given, **options)
+        getattr(index, ask)(given, **options)
 
 
 BAD_QUERIES: list[tuple[Any, str]] = [

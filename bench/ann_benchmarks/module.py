@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import annidx
 import numpy as np
+
+import annidx
 
 from ..base.module import BaseANN
 

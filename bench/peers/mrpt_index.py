@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.contestant import Array, Contestant, Setting, Task, VectorsInFile, bytes_under, sweep
+from bench.contestant import (
+    Array,
+    Contestant,
+    Setting,
+    Task,
+    VectorsInFile,
+    bytes_under,
+    sweep,
+)
 
 RECALL_TARGETS = (0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)
 

@@ -231,13 +231,20 @@ inline std::uint32_t pass_mask(F32x16 scores, F32x16 limit) {
   return pass_mask8(scores.low, limit.low) | pass_mask8(scores.high, limit.high) << 8;
 }
 
+// Which lanes pass, in order.
+inline __m256i packed_lanes(std::uint32_t mask) {
+  return _mm256_cvtepu8_epi32(
+      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPackTable.lanes[mask])));
+}
+inline void store_slots(Slot* p, __m256i slots) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), slots);
+}
 inline std::size_t append8(__m256 scores, std::uint32_t mask, Slot slot, Survivors out,
                            std::size_t count) {
-  const __m256i lanes = _mm256_cvtepu8_epi32(
-      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPackTable.lanes[mask])));
-  const __m256i slots = _mm256_add_epi32(lanes, _mm256_set1_epi32(static_cast<int>(slot)));
+  const __m256i lanes = packed_lanes(mask);
   _mm256_storeu_ps(out.scores + count, _mm256_permutevar8x32_ps(scores, lanes));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out.slots + count), slots);
+  store_slots(out.slots + count,
+              _mm256_add_epi32(lanes, _mm256_set1_epi32(static_cast<int>(slot))));
   return count + static_cast<std::size_t>(_mm_popcnt_u32(mask));
 }
 inline std::size_t append16(F32x16 scores, std::uint32_t mask, Slot slot, Survivors out,
@@ -261,6 +268,23 @@ std::size_t select_at_most(const float* scores, std::size_t n, float threshold, 
     count = append8(s, mask, base + static_cast<Slot>(i), out, count);
   }
   return count;
+}
+
+std::size_t compact_at_most(float* scores, Slot* slots, std::size_t n, float threshold) {
+  const __m256 limit = _mm256_set1_ps(threshold);
+  std::size_t kept = 0;
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m256 s = _mm256_loadu_ps(scores + i);
+    const __m256i places = load_256(slots + i);
+    const std::uint32_t mask = pass_mask8(s, limit);
+    const __m256i lanes = packed_lanes(mask);
+    // Whole vectors end at i + 8 at most: what they overwrite has been read.
+    _mm256_storeu_ps(scores + kept, _mm256_permutevar8x32_ps(s, lanes));
+    store_slots(slots + kept, _mm256_permutevar8x32_epi32(places, lanes));
+    kept += static_cast<std::size_t>(_mm_popcnt_u32(mask));
+  }
+  return compact_rest(scores, slots, i, n, threshold, kept);
 }
 
 // ---- sums of codes ----------------------------------------------------------------------------

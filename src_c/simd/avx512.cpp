@@ -163,7 +163,6 @@ inline std::uint32_t popcount64(std::uint64_t x) {
   return static_cast<std::uint32_t>(_mm_popcnt_u64(x));
 }
 
-#define ANNIDX_OWN_COMPACT
 #include "loops.inc"
 
 // ---- survivors --------------------------------------------------------------------------------
@@ -204,17 +203,17 @@ std::size_t select_at_most(const float* scores, std::size_t n, float threshold, 
 std::size_t compact_at_most(float* scores, Slot* slots, std::size_t n, float threshold) {
   const F32x16 limit = splat16(threshold);
   std::size_t kept = 0;
-  for (std::size_t i = 0; i < n; i += 16) {
-    const std::size_t left = n - i;
-    const F32x16 s = left < 16 ? load16_part(scores + i, left) : load16(scores + i);
-    const __mmask16 lanes = left < 16 ? first_lanes(left) : static_cast<__mmask16>(0xFFFF);
-    const auto mask = static_cast<__mmask16>(pass_mask(s, limit) & lanes);
-    const __m512i places = _mm512_maskz_loadu_epi32(lanes, slots + i);
-    _mm512_mask_compressstoreu_ps(scores + kept, mask, s);
-    _mm512_mask_compressstoreu_epi32(slots + kept, mask, places);
-    kept += static_cast<std::size_t>(__builtin_popcount(mask));
+  std::size_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const F32x16 s = load16(scores + i);
+    const __m512i places = _mm512_loadu_si512(slots + i);
+    const auto mask = static_cast<__mmask16>(pass_mask(s, limit));
+    // Whole vectors end at i + 16 at most: what they overwrite has been read.
+    _mm512_storeu_ps(scores + kept, _mm512_maskz_compress_ps(mask, s));
+    _mm512_storeu_si512(slots + kept, _mm512_maskz_compress_epi32(mask, places));
+    kept += static_cast<std::size_t>(_mm_popcnt_u32(mask));
   }
-  return kept;
+  return compact_rest(scores, slots, i, n, threshold, kept);
 }
 
 // ---- sums of codes, rows' distances -----------------------------------------------------------

@@ -250,6 +250,10 @@ std::size_t select_at_most(const float* scores, std::size_t n, float threshold, 
   return count;
 }
 
+std::size_t compact_at_most(float* scores, Slot* slots, std::size_t n, float threshold) {
+  return compact_rest(scores, slots, 0, n, threshold, 0);
+}
+
 // ---- sums of codes ----------------------------------------------------------------------------
 
 constexpr std::size_t kScanBlocks = 2;

@@ -232,6 +232,10 @@ std::size_t select_at_most(const float* scores, std::size_t n, float threshold, 
   return count;
 }
 
+std::size_t compact_at_most(float* scores, Slot* slots, std::size_t n, float threshold) {
+  return compact_rest(scores, slots, 0, n, threshold, 0);
+}
+
 // ---- scanning ---------------------------------------------------------------------------------
 
 inline bool is_eligible(const std::uint64_t* eligible, std::size_t slot) {

@@ -519,7 +519,9 @@ std::vector<Fault> planted_faults() {
       {"scan kind", 0, param(&Params::scan_kind, 9), "'scan_kind'"},
       {"scan kind of another metric", 0, param(&Params::scan_kind, 2), "'scan_kind'"},
       {"no trees", 0, param(&Params::tree_count, 0), "'tree_count'"},
-      {"trees without end", 8, param(&Params::tree_count, 0xFFFFFFFF), "'leaf_entries'"},
+      {"trees without leaves", 8, param(&Params::tree_count, 65535), "'leaf_entries'"},
+      {"trees without end", 0, param(&Params::tree_count, 65536), "'tree_count'"},
+      {"curve without end", 0, param(&Params::curve_points, 65537), "'curve_points'"},
       {"work dim", 0, param(&Params::work_dim4, 20), "'work_dim4'"},
       {"leaf entries", 0, param(&Params::leaf_entries, 17), "'leaf_entries'"},
       {"group entries", 0, param(&Params::group_entries, 1), "'group_entries'"},
@@ -766,9 +768,9 @@ void test_plan() {
   CHECK_IN(refused(Metric::cosine, Dtype::uint8, 3, 10), "'dtype'");
   CHECK_IN(refused(Metric::cosine, Dtype::float32, 5, 10), "'work_dim4'");
   CHECK_IN(refused(Metric::cosine, Dtype::float32, 3, kMaxItems + 1), "'item_count'");
-  params.tree_count = 0xF000000;
+  params.tree_count = 65535;
   params.leaf_entries = 0xF0000000;
-  CHECK(refused(Metric::cosine, Dtype::float32, 3, kMaxItems).empty());  // 2^62 bytes: they fit
+  CHECK(refused(Metric::cosine, Dtype::float32, 3, kMaxItems).empty());  // 2^50 bytes: they fit
   params.tree_count = 1;
   const auto sections =
       plan_sections(Metric::cosine, Dtype::float32, 3, kMaxItems, params, 0);

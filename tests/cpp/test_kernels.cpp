@@ -531,6 +531,65 @@ void test_select(const Kernels& k) {
   }
 }
 
+void test_compact(const Kernels& k) {
+  for (std::size_t n : {0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 100, 255}) {
+    for (Data kind : kAllData) {
+      for (std::size_t which = 0; which < kThresholds; ++which) {
+        Buffer<float> scores(n);
+        Buffer<Slot> slots(n);
+        fill(scores, kind);
+        for (Slot& slot : slots) slot = static_cast<Slot>(random64());
+        const float threshold = some_threshold({scores.begin(), scores.end()}, which);
+        Expected expected;
+        for (std::size_t i = 0; i < n; ++i) expected.offer(scores[i], threshold, slots[i]);
+        const std::size_t kept = k.compact_at_most(scores.data(), slots.data(), n, threshold);
+        check(expected.equals(kept, scores, slots), "compact_at_most n %zu threshold %g", n,
+              static_cast<double>(threshold));
+      }
+    }
+  }
+}
+
+void test_near_bound(const Kernels& k) {
+  for (std::size_t n : {1, 2, 3, 15, 16, 17, 100, 1000}) {
+    for (Data kind : kAllData) {
+      for (int repeat = 0; repeat < 8; ++repeat) {
+        Buffer<float> scores(n);
+        fill(scores, kind);
+        for (float& x : scores) {  // NaN has two signs
+          if (std::isnan(x) && random_below(2) != 0) x = std::copysign(x, -1.0f);
+        }
+        const std::size_t keep = 1 + random_below(n);
+        const float bound = k.near_bound(scores.data(), n, keep);
+        check(same(bound, kScalarKernels.near_bound(scores.data(), n, keep)),
+              "near_bound differs from scalar, n %zu keep %zu", n, keep);
+        std::reverse(scores.begin(), scores.end());
+        check(same(bound, k.near_bound(scores.data(), n, keep)),
+              "near_bound depends on the order, n %zu keep %zu", n, keep);
+        std::size_t within = 0;
+        std::size_t finite = 0;
+        std::size_t below_infinity = 0;
+        for (float x : scores) {
+          within += x <= bound ? 1 : 0;
+          finite += std::isfinite(x) ? 1 : 0;
+          below_infinity += x < kInf ? 1 : 0;
+        }
+        if (finite == 0 || below_infinity < keep) {
+          check(bound == kInf, "near_bound %g of too few, n %zu keep %zu",
+                static_cast<double>(bound), n, keep);
+        } else {
+          check(std::isfinite(bound) && within >= keep, "near_bound %g, n %zu keep %zu",
+                static_cast<double>(bound), n, keep);
+        }
+        if (kind == Data::ordinary) {
+          check(within <= keep + keep / 8 + 4, "near_bound loose: %zu, n %zu keep %zu", within, n,
+                keep);
+        }
+      }
+    }
+  }
+}
+
 // The bits of slots [first, first + points), in exactly the words that a scan may read, with
 // the pointer moved back so that it can be indexed by slot; or all slots, as nullptr.
 class Eligible {
@@ -981,6 +1040,8 @@ void test_table(const Kernels& k) {
   test_finite(k);
   test_route(k);
   test_select(k);
+  test_compact(k);
+  test_near_bound(k);
   test_scan_codes("scan_codes_additive", k.scan_codes_additive, false);
   test_scan_codes("scan_codes_multiplicative", k.scan_codes_multiplicative, true);
   test_luts(k);
