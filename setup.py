@@ -24,7 +24,7 @@ def version() -> str:
     text = (ROOT / "annidx" / "_version.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
     if match is None:
-        raise RuntimeError("annidx/_version.py: no line __version__ = \"...\" found")
+        raise RuntimeError('annidx/_version.py: no line __version__ = "..." found')
     return match[1]
 
 
@@ -46,7 +46,14 @@ def flags() -> tuple[list[str], list[str]]:
 
     One build runs on every machine: no -march. Same bytes everywhere: no -ffast-math, no fusing.
     """
-    compiler = ["-std=c++17", "-O3", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-pthread"]
+    compiler = [
+        "-std=c++17",
+        "-O3",
+        "-ffp-contract=off",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-pthread",
+    ]
     linker = ["-pthread"]
     sanitizers = os.environ.get("ANNIDX_SANITIZE", "")
     if sanitizers:

@@ -162,9 +162,13 @@ cdef extern from "../src_c/index.h" namespace "annidx" nogil:
         void save(const string&, const string&, Monitor*) except +raise_py_error
         Image to_bytes() except +raise_py_error
         string metadata() except +raise_py_error
-        void query(const void*, uint64_t, const QueryOptions&, int64_t*, double*) except +raise_py_error
+        void query(
+            const void*, uint64_t, const QueryOptions&, int64_t*, double*
+        ) except +raise_py_error
         uint64_t query_bytes()
-        void query_rows(const Row*, uint64_t, cbool, const QueryOptions&, int64_t*, double*) except +raise_py_error
+        void query_rows(
+            const Row*, uint64_t, cbool, const QueryOptions&, int64_t*, double*
+        ) except +raise_py_error
         double distance(Row, Row) except +raise_py_error
         void vectors(const Row*, uint64_t, void*) except +raise_py_error
         void stored_vectors(const Row*, uint64_t, void*) except +raise_py_error
@@ -184,8 +188,12 @@ cdef extern from "../src_c/index.h" namespace "annidx" nogil:
         void verify() except +raise_py_error
         double residency() except +raise_py_error
 
-    unique_ptr[Index] open_index "annidx::Index::open"(const string&, const OpenOptions&) except +raise_py_error
-    unique_ptr[Index] index_from_bytes "annidx::Index::from_bytes"(const void*, uint64_t) except +raise_py_error
+    unique_ptr[Index] open_index "annidx::Index::open"(
+        const string&, const OpenOptions&
+    ) except +raise_py_error
+    unique_ptr[Index] index_from_bytes "annidx::Index::from_bytes"(
+        const void*, uint64_t
+    ) except +raise_py_error
     void verify_file(const string&) except +raise_py_error
 
 

@@ -1,6 +1,6 @@
-# _core.pyx owns the border between Python and the core: buffers in, arrays out, one call without the
-# GIL, and the translation of C++ exceptions in one place. It must not hold loops over vectors or
-# search logic; what Python callers may pass is decided in index.py and _inputs.py, but for the
+# _core.pyx owns the border between Python and the core: buffers in, arrays out, one call without
+# the GIL, and the translation of C++ exceptions in one place. It must not hold loops over vectors
+# or search logic; what Python callers may pass is decided in index.py and _inputs.py, but for the
 # arguments of a query, which are read here because a query's time is counted in microseconds.
 """The core of annidx as index.py sees it. Private: use `annidx.Index`."""
 
@@ -291,7 +291,10 @@ cdef class SlotBits:
 
 
 cdef unique_ptr[PythonMonitor] _monitor_for(object progress) except *:
-    """Listens for Ctrl-C, and reports to `progress` unless that is None. The caller keeps it alive."""
+    """Listens for Ctrl-C, and reports to `progress` unless that is None.
+
+    The caller keeps `progress` alive.
+    """
     cdef PyObject* listener = NULL
     if progress is not None:
         listener = <PyObject*>progress
@@ -403,7 +406,8 @@ cdef class CoreIndex:
 
     def _open_image(self, const unsigned char[::1] image not None):
         cdef unique_ptr[Index] core
-        cdef const void* start = NULL
+        cdef unsigned char nothing = 0
+        cdef const void* start = &nothing
         if image.shape[0] > 0:
             start = &image[0]
         with nogil:
@@ -825,7 +829,10 @@ cdef class CoreIndex:
         cdef Index* core = self._enter()
         try:
             if (text != NULL) == (self.id_kind == IdKind.text):
-                row = core.find_text(string_view(text, <size_t>length)) if text != NULL else core.find(number)
+                if text != NULL:
+                    row = core.find_text(string_view(text, <size_t>length))
+                else:
+                    row = core.find(number)
         finally:
             self.gate.leave()
         return -1 if row == kNoRow else <int64_t>row

@@ -120,6 +120,12 @@ def _bad_row(fits: npt.NDArray[np.bool_], block: npt.NDArray[Any], first_row: in
     return f"row {first_row + int(row)} holds {block[row, column]}"
 
 
+def _plain(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Return an array that C++ can read: C-contiguous, aligned, of this dtype in native order."""
+    result = np.ascontiguousarray(array, dtype=dtype)
+    return result if result.flags.aligned else result.copy()
+
+
 def check_finite(
     block: npt.NDArray[Any], kept: npt.NDArray[Any], name: str, first_row: int
 ) -> None:
@@ -133,9 +139,9 @@ def check_finite(
 def to_float32(block: npt.NDArray[Any], name: str, first_row: int) -> npt.NDArray[np.float32]:
     """Convert rows to C-contiguous float32. float32 itself is left for the core to check."""
     if block.dtype.kind != "f" or block.dtype.itemsize <= 4:
-        return np.ascontiguousarray(block, dtype=np.float32)
+        return _plain(block, np.float32)
     with np.errstate(over="ignore", under="ignore"):
-        result = np.ascontiguousarray(block, dtype=np.float32)
+        result = _plain(block, np.float32)
     check_finite(block, result, name, first_row)
     return result
 
@@ -145,7 +151,7 @@ def to_exact(
 ) -> npt.NDArray[Any]:
     """Convert rows to an integer type without changing any value."""
     with np.errstate(invalid="ignore"):
-        result = np.ascontiguousarray(block, dtype=dtype)
+        result = _plain(block, dtype)
     if block.dtype != dtype:
         fits = np.asarray(result == block)
         if not fits.all():
@@ -197,9 +203,7 @@ class Rows:
         self._dim = dim
         self._dtype = dtype
         self._packed = packed
-        self._array = matrix(
-            vectors, "vectors", (dim + 7) // 8 if packed else dim, packed=packed
-        )
+        self._array = matrix(vectors, "vectors", (dim + 7) // 8 if packed else dim, packed=packed)
         self.input_type = self._choose_type()
         row_bytes = max(1, self._array.shape[1] * (4 if self.input_type == "float32" else 1))
         self._rows_a_block: int = max(1, CHUNK_BYTES // row_bytes)
@@ -250,13 +254,13 @@ class Rows:
         if self.input_type == "float32":
             return to_float32(block, "vectors", first_row)
         if self.input_type == "float16":
-            return np.ascontiguousarray(block, dtype=np.float16)
+            return _plain(block, np.float16)
         exact = np.int8 if self.input_type == "int8" else np.uint8
         return to_exact(block, exact, "vectors", first_row)
 
 
 def is_read_only_map(array: npt.NDArray[Any]) -> bool:
-    """Tell whether an array lies in a file mapped read-only, whose pages may be dropped and reread."""
+    """Tell whether an array lies in a file mapped read-only, so that pages can be read again."""
     owner: object = array
     while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
         owner = owner.base
@@ -365,7 +369,7 @@ def read_ids(ids: object, name: str) -> IdBatch:
 def _as_int64(array: npt.NDArray[Any], name: str) -> npt.NDArray[np.int64]:
     if array.dtype.kind == "u" and array.size and int(array.max()) > _INT64.max:
         raise ValueError(f"{name}: expected integers that fit int64, got {array.max()}")
-    return np.ascontiguousarray(array, dtype=np.int64)
+    return _plain(array, np.int64)
 
 
 def first_repeated(batch: IdBatch) -> int | str | None:

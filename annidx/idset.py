@@ -104,9 +104,7 @@ def _is_one_per_query(items: object) -> bool:
     first = items[0]
     if isinstance(first, np.ndarray):
         return first.ndim > 0
-    return first is None or isinstance(
-        first, (_core.SlotBits, list, tuple, set, frozenset, range)
-    )
+    return first is None or isinstance(first, (_core.SlotBits, list, tuple, set, frozenset, range))
 
 
 def _check_length(items: Any, name: str, queries: int) -> None:
@@ -155,9 +153,7 @@ def eligible_parts(
         yield slice(part.start, part.stop), sets
 
 
-def _combined(
-    allow: _core.SlotBits | None, deny: _core.SlotBits | None
-) -> _core.SlotBits | None:
+def _combined(allow: _core.SlotBits | None, deny: _core.SlotBits | None) -> _core.SlotBits | None:
     if deny is None:
         return allow
     return ~deny if allow is None else allow - deny

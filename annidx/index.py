@@ -126,9 +126,7 @@ class Index(_core.CoreIndex):
     def _add_block(
         self, rows: _inputs.Rows, block: npt.NDArray[Any], ids: _inputs.IdBatch, *, borrowed: bool
     ) -> None:
-        self._add(
-            block, _core.DTYPES[rows.input_type], ids.ints, ids.text, ids.offsets, borrowed
-        )
+        self._add(block, _core.DTYPES[rows.input_type], ids.ints, ids.text, ids.offsets, borrowed)
 
     def _check_new_ids(self, batch: _inputs.IdBatch) -> None:
         repeated = _inputs.first_repeated(batch)
@@ -186,7 +184,7 @@ class Index(_core.CoreIndex):
         StateError
             The index is built already, or closed.
         OSError, MemoryError
-            The file cannot be written, or there is not enough memory. The index is as it was before.
+            The file cannot be written, or memory is short. The index is as it was before.
         KeyboardInterrupt
             Ctrl-C stops the build within a second; no file is left.
 
@@ -363,9 +361,7 @@ class Index(_core.CoreIndex):
             return ids[0, :found], distances[0, :found]
         return self._padded(ids, distances, operator.index(k))
 
-    def _padded(
-        self, ids: npt.NDArray[Any], distances: npt.NDArray[np.float64], k: int
-    ) -> Found:
+    def _padded(self, ids: npt.NDArray[Any], distances: npt.NDArray[np.float64], k: int) -> Found:
         """Widen the answers of a batch to k places: the core gives no more than there are items."""
         count, width = ids.shape
         if width == k:
@@ -423,9 +419,7 @@ class Index(_core.CoreIndex):
         Takes the parameters of `query`, but for the effort, and returns the same shapes: what
         `query` is to be compared with. Cost grows with the number of items.
         """
-        return self._query_any(
-            vectors, k, None, None, allow, deny, radius, n_jobs, packed, True
-        )
+        return self._query_any(vectors, k, None, None, allow, deny, radius, n_jobs, packed, True)
 
     # ---- items -------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ constexpr std::uint64_t kMaxNodes = 0x7FFFFFFF;
 // a bounded number of pages of a large one.
 constexpr std::uint64_t kSampledNodes = 1024;
 // Rows fetched ahead of the one whose distance is computed.
-constexpr std::size_t kRowsAhead = 8;
+constexpr std::size_t kRowsAhead = 4;
 constexpr std::size_t kKeptCandidates = 1 << 16;
 constexpr std::uint32_t kWordBits = 64;
 
@@ -120,6 +120,11 @@ struct Scored {
   double key;
   std::uint32_t item;
 };
+
+// What is not a number comes last: sorting needs an order.
+double comparable(double key) noexcept {
+  return std::isnan(key) ? std::numeric_limits<double>::infinity() : key;
+}
 
 bool nearer(const Scored& a, const Scored& b) noexcept {
   return a.key < b.key || (a.key == b.key && a.item < b.item);
@@ -256,6 +261,7 @@ struct AnnoyFile::State {
                      std::vector<Waiting>* queue) const;
   void collect(const ExactQuery& query, std::uint64_t search_k, Scratch* scratch,
                SeenGuard* candidates) const;
+  float quick_key(const ExactQuery& query, std::uint32_t item) const;
   void score(const ExactQuery& query, Scratch* scratch) const;
 };
 
@@ -480,6 +486,26 @@ void AnnoyFile::State::collect(const ExactQuery& query, std::uint64_t search_k, 
   }
 }
 
+// Orders candidates in float32, as Annoy does; the few that are returned are scored exactly.
+float AnnoyFile::State::quick_key(const ExactQuery& query, std::uint32_t item) const {
+  const std::byte* vector = vector_at(item);
+  const float* values = elements<float>(vector);
+  switch (metric) {
+    case AnnoyMetric::euclidean: return kernels().l2_squared_build_f32(query.values, values, f);
+    case AnnoyMetric::dot: return -kernels().dot_f32(query.values, values, f);
+    case AnnoyMetric::angular: {
+      const double kept = load<float>(node_at(item) + layout.children);
+      if (!(kept > 0.0)) break;
+      const double norms = std::sqrt(query.square * kept);
+      const float dot = kernels().dot_f32(query.values, values, f);
+      return norms > 0.0 ? static_cast<float>(-dot / norms) + 1.0f : 1.0f;
+    }
+    case AnnoyMetric::manhattan:
+    case AnnoyMetric::hamming: break;
+  }
+  return static_cast<float>(scorer.key(query, vector));
+}
+
 void AnnoyFile::State::score(const ExactQuery& query, Scratch* scratch) const {
   const std::vector<std::uint32_t>& candidates = scratch->candidates;
   const std::size_t count = candidates.size();
@@ -489,9 +515,7 @@ void AnnoyFile::State::score(const ExactQuery& query, Scratch* scratch) const {
     if (i + kRowsAhead < count) fetch(i + kRowsAhead);
     const std::uint32_t item = candidates[i];
     if (item_descendants(item) == 0) continue;  // a short leaf's list is padded with item 0
-    double key = scorer.key(query, vector_at(item));
-    if (std::isnan(key)) key = std::numeric_limits<double>::infinity();
-    scratch->scored.push_back({key, item});
+    scratch->scored.push_back({comparable(quick_key(query, item)), item});
   }
 }
 
@@ -554,6 +578,9 @@ void AnnoyFile::nearest(const float* query, std::uint32_t n, std::uint64_t searc
   const std::size_t count = std::min<std::size_t>(n, scored.size());
   const auto last = scored.begin() + static_cast<std::ptrdiff_t>(count);
   if (count < scored.size()) std::nth_element(scored.begin(), last, scored.end(), nearer);
+  for (auto each = scored.begin(); each != last; ++each) {
+    each->key = comparable(state_->scorer.key(asked, state_->vector_at(each->item)));
+  }
   std::sort(scored.begin(), last, nearer);
   items->reserve(count);
   distances->reserve(count);

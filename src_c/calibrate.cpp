@@ -313,8 +313,9 @@ Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::ui
     const double before = 1.0 - points[i - 1].recall;
     const double span = std::log(before) - std::log(here);
     const double share = span > 0.0 ? (std::log(before) - std::log(miss)) / span : 1.0;
-    return stretched(blend(std::clamp(share, 0.0, 1.0), points[i - 1], points[i]), k, points[i].k,
-                     items);
+    // Not a number between damaged points.
+    const double within = share > 0.0 ? std::min(share, 1.0) : 0.0;
+    return stretched(blend(within, points[i - 1], points[i]), k, points[i].k, items);
   }
   if (!points.empty() && points.back().recall >= recall) {
     return stretched(setting_of(points.back()), k, points.back().k, items);

@@ -424,8 +424,10 @@ void PlaneBuffers::set(const float* values, std::uint32_t dim) {
   high.resize(dim);
   low.resize(dim);
   constexpr float kLargest = 128.0f * kPlaneMax + kPlaneMax;
+  constexpr int kLeastExponent = -126;  // of which the inverse is a number too
   int exponent = 0;
   std::frexp(kernels().max_abs(values, dim) / kLargest, &exponent);
+  exponent = std::max(exponent, kLeastExponent);
   planes.step = std::ldexp(1.0f, exponent);
   const float inverse = std::ldexp(1.0f, -exponent);
   planes.high_sum = planes.low_sum = 0;

@@ -298,10 +298,7 @@ class CentreSums {
       : dim_(dim), sums_(std::size_t{leaves} * dim), counts_(leaves) {}
 
   void add(std::uint32_t leaf, const float* vector) noexcept {
-    std::int64_t* sum = &sums_[std::size_t{leaf} * dim_];
-    for (std::uint32_t j = 0; j < dim_; ++j) {
-      sum[j] += static_cast<std::int32_t>(vector[j] * kSumUnit);
-    }
+    kernels().add_as_integers(vector, dim_, kSumUnit, &sums_[std::size_t{leaf} * dim_]);
     ++counts_[leaf];
   }
   void merge(const CentreSums& other) noexcept {
@@ -457,6 +454,8 @@ void Lloyd::reassign_leaf_rows(std::uint32_t leaf, const Row* rows, std::uint64_
     }
     pack_panel(vectors, in_panel, dim_, &packed[std::size_t{p} * kPanelWidth * dim_]);
   }
+  std::vector<float> near_squares(near_count);
+  for (std::uint32_t c = 0; c < near_count; ++c) near_squares[c] = half_squares_[near[c]];
   std::vector<float> tile(kTileRows * dim_), dots(kTileRows * padded);
   for (std::uint64_t begin = 0; begin < count; begin += kTileRows) {
     const std::uint64_t in_tile = std::min(kTileRows, count - begin);
@@ -466,16 +465,9 @@ void Lloyd::reassign_leaf_rows(std::uint32_t leaf, const Row* rows, std::uint64_
                           dim_, &dots[std::size_t{p} * kPanelWidth], padded);
     }
     for (std::uint64_t i = 0; i < in_tile; ++i) {
-      std::uint32_t best = leaf;
-      float best_score = std::numeric_limits<float>::infinity();
-      for (std::uint32_t c = 0; c < near_count; ++c) {
-        const float score = half_squares_[near[c]] - dots[i * padded + c];
-        if (score < best_score) {
-          best_score = score;
-          best = near[c];
-        }
-      }
-      leaf_of_row_[rows[begin + i]] = best;
+      const std::size_t best =
+          kernels().nearest_centre(near_squares.data(), &dots[i * padded], near_count);
+      leaf_of_row_[rows[begin + i]] = near[best];
     }
   }
 }

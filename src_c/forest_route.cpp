@@ -21,6 +21,13 @@ std::uint64_t pack(float score, std::uint32_t entry) noexcept {
   return std::uint64_t{ordered_key(score)} << 32 | entry;
 }
 
+// In a sound file ranges do not overlap, which bounds the work of a query.
+[[noreturn]] void refuse_overlap(const char* section, std::uint32_t entry) {
+  throw Error(ErrorCode::format, std::string("the index is damaged: section '") + section +
+                                     "', entry " + std::to_string(entry) +
+                                     ": expected no overlap with other entries");
+}
+
 // Scores of the `count` centres from `first` on (both multiples of 16).
 void score_centres(const CentreTable& table, std::uint32_t dim4, std::uint32_t first,
                    std::uint32_t count, const RouteQuery& query, float* out) {
@@ -90,10 +97,14 @@ GroupSpan checked_group(const ForestView& forest, const TreeView& tree, std::uin
 std::size_t open_groups(const ForestView& forest, const TreeView& tree, const RouteQuery& query,
                         RouteScratch* scratch) {
   std::size_t picked = 0;
+  std::uint32_t leaves_left = tree.leaf_entry_count;
   for (std::uint64_t key : scratch->opened_groups) {
-    const GroupSpan span = checked_group(forest, tree, static_cast<std::uint32_t>(key));
+    const auto entry = static_cast<std::uint32_t>(key);
+    const GroupSpan span = checked_group(forest, tree, entry);
     const std::uint32_t first = span.first_leaf_block * static_cast<std::uint32_t>(kPanelWidth);
     const std::uint32_t count = span.leaf_blocks * static_cast<std::uint32_t>(kPanelWidth);
+    if (count > leaves_left) refuse_overlap("group_ranges", entry);
+    leaves_left -= count;
     const std::size_t room = picked + count + kPanelWidth;
     if (scratch->scores.size() < count) scratch->scores.resize(count);
     if (scratch->picked_scores.size() < room) {
@@ -196,7 +207,8 @@ void place_centre(const std::uint8_t* bytes, std::uint32_t dim, std::uint32_t di
 void RouteQuery::set(const float* work_query, std::uint32_t dim, std::uint32_t dim4) {
   values.assign(dim4, 0);
   const float largest = kernels().max_abs(work_query, dim);
-  step = largest > 0.0f ? largest / static_cast<float>(kPlaneMax) : 1.0f;
+  constexpr float kLeast = 1e-30f;  // below it the inverse of a step may be infinite
+  step = largest > kLeast ? largest / static_cast<float>(kPlaneMax) : 1.0f;
   const float inverse = 1.0f / step;
   sum = 0;
   for (std::uint32_t j = 0; j < dim; ++j) {
@@ -269,8 +281,9 @@ void route(const ForestView& forest, const RouteQuery& query, std::uint64_t cand
     bool enough = false;
     for (const RoutedLeaf& leaf : merged) {
       const LeafSpan span = checked_leaf(forest, leaf.entry, leaf.tree == 0);
-      const std::uint64_t count = eligible_points(forest, span, leaf.tree == 0, eligible);
       passed += span.count;
+      if (passed > forest.item_count * consulted) refuse_overlap("leaf_ranges", leaf.entry);
+      const std::uint64_t count = eligible_points(forest, span, leaf.tree == 0, eligible);
       points += count;
       if (count > 0) out->push_back(leaf);
       enough = static_cast<double>(points) >=

@@ -357,6 +357,12 @@ void require_finite(const float* values, std::uint32_t dim, std::uint64_t row) {
                   std::to_string(bad));
 }
 
+void require_row(Row row, const LoadedImage& loaded) {
+  if (row < loaded.items()) return;
+  throw Error(ErrorCode::out_of_range, "row " + std::to_string(row) + ": expected less than " +
+                                           std::to_string(loaded.items()));
+}
+
 // An item as a query: only a damaged file holds one that is not finite.
 void require_finite_item(const std::byte* values, std::uint32_t dim, Row row) {
   const auto* floats = static_cast<const float*>(static_cast<const void*>(values));
@@ -433,11 +439,7 @@ void Index::query_rows(const Row* rows, std::uint64_t n, bool include_self,
   const LoadedImage& loaded = state_->built();
   std::vector<Slot> slots(n);
   for (std::uint64_t i = 0; i < n; ++i) {
-    if (rows[i] >= loaded.items()) {
-      throw Error(ErrorCode::out_of_range, "row " + std::to_string(rows[i]) +
-                                               ": expected less than " +
-                                               std::to_string(loaded.items()));
-    }
+    require_row(rows[i], loaded);
     slots[i] = loaded.slot_of(rows[i]);
   }
   QueryOptions resolved = options;
@@ -511,11 +513,20 @@ Row Index::find(std::string_view id) const {
   return state_->loaded ? state_->loaded->ids().find_text(id) : state_->ids.find_text(id);
 }
 
-std::int64_t Index::id_of(Row row) const { return state_->built().ids().int64_of(row); }
+std::int64_t Index::id_of(Row row) const {
+  require_row(row, state_->built());
+  return state_->loaded->ids().int64_of(row);
+}
 
-std::string_view Index::text_id_of(Row row) const { return state_->built().ids().text_of(row); }
+std::string_view Index::text_id_of(Row row) const {
+  require_row(row, state_->built());
+  return state_->loaded->ids().text_of(row);
+}
 
-Slot Index::slot_of(Row row) const { return state_->built().slot_of(row); }
+Slot Index::slot_of(Row row) const {
+  require_row(row, state_->built());
+  return state_->loaded->slot_of(row);
+}
 
 void Index::tune(const void* queries, std::uint64_t n, std::uint32_t k, int n_jobs,
                  Monitor* monitor) {

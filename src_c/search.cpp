@@ -65,13 +65,13 @@ double to_row_units(const float* values, std::size_t dim, float scale, float* ou
   return factor;
 }
 
-// Brings a query far outside the data to a size at which products stay finite: for such a query
-// only its direction orders the items.
-void tame(std::vector<float>* values) {
-  constexpr float kLargest = 1.0e12f;
+// Brings a query far outside the data (at most 1 after `scale`) to a size at which products stay
+// finite: for such a query only its direction orders the items.
+void tame(std::vector<float>* values, float scale) {
+  const float most = 1.0e12f / scale;
   const float largest = kernels().max_abs(values->data(), values->size());
-  if (largest <= kLargest) return;
-  const float factor = kLargest / largest;
+  if (largest <= most) return;
+  const float factor = most / largest;
   for (float& value : *values) value *= factor;
 }
 
@@ -104,9 +104,14 @@ void Searcher::prepare(const SearchView& view, const void* values) {
 void Searcher::prepare_routing(const SearchView& view) {
   const std::uint32_t dim = view.scorer->dim();
   tamed_ = row_units_;
-  tame(&tamed_);
+  tame(&tamed_, view.transform.space == WorkSpace::scaled ? view.transform.work_scale : 1.0f);
   work_.resize(dim);
   view.transform.apply(tamed_.data(), work_.data());
+  const std::size_t bad = kernels().first_nonfinite(work_.data(), dim);
+  if (bad != dim) {
+    throw Error(ErrorCode::format, "the index is damaged: section 'mean', entry " +
+                                       std::to_string(bad) + ": expected a finite number");
+  }
   routed_query_.set(work_.data(), dim, view.forest.dim4);
 }
 
@@ -395,10 +400,17 @@ void Searcher::complete_radius(const SearchView& view, const Request& request) {
   const double query_square = kernels().dot_square_f32(work_.data(), work_.data(), dim).square;
   found_.clear();
   collect_bound_ = std::numeric_limits<double>::infinity();
+  std::uint64_t points_left = view.item_count;
   for (std::uint32_t i = 0; i < tree.leaf_entry_count; ++i) {
     const std::uint32_t entry = tree.first_leaf_entry + i;
     const LeafSpan span = checked_leaf(forest, entry, true);
     if (span.count == 0) continue;
+    if (span.count > points_left) {
+      throw Error(ErrorCode::format, "the index is damaged: section 'leaf_ranges', entry " +
+                                         std::to_string(entry) +
+                                         ": expected no overlap with other entries");
+    }
+    points_left -= span.count;
     // The centre as stored; `mults` of an additive score is twice its scale.
     const float scale = 0.5f * forest.leaves.mults[entry];
     const std::uint8_t* block =

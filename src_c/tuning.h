@@ -25,7 +25,7 @@ inline constexpr double kMinSplitShare = 1.0 / 32;
 inline constexpr std::uint64_t kTreeSamplePerLeaf = 48;
 inline constexpr std::uint64_t kTreeSampleFloor = 65'536;
 // Lloyd passes over the leaf centres, each comparing a point with the centres nearest to its own.
-inline constexpr std::uint32_t kLloydPasses = 3;
+inline constexpr std::uint32_t kLloydPasses = 5;
 inline constexpr std::uint32_t kLloydNeighbours = 128;
 // Further trees are a help, not the layout: hyperplanes alone make their leaves.
 inline constexpr std::uint32_t kFurtherTreeLloydPasses = 0;

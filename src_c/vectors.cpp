@@ -165,9 +165,18 @@ const RowSource::Segment& RowSource::segment_of(Row row) const noexcept {
   return segments_[low];
 }
 
+const std::byte* RowSource::given(const Segment& segment, Row row) const noexcept {
+  return segment.data + (row - segment.first_row) * input_row_bytes(segment.type);
+}
+
+void RowSource::prefetch(Row row) const noexcept {
+  const Segment& segment = segment_of(row);
+  prefetch_l2(given(segment, row), input_row_bytes(segment.type));
+}
+
 const std::byte* RowSource::stored(Row row, std::byte* buffer) const {
   const Segment& segment = segment_of(row);
-  const std::byte* in = segment.data + (row - segment.first_row) * input_row_bytes(segment.type);
+  const std::byte* in = given(segment, row);
   if (segment.type != InputType::float32 || dtype_ == Dtype::float32) return in;
   const float* values = as_floats(in);
   if (dtype_ == Dtype::float16) {
@@ -214,11 +223,11 @@ double WorkRows::load_one(Row row, float* out) const {
 }
 
 void WorkRows::load(const Row* rows, std::uint64_t n, float* out) const {
-  for (std::uint64_t i = 0; i < n; ++i) load_one(rows[i], out + i * dim());
-}
-
-void WorkRows::load_range(Row begin, std::uint64_t n, float* out) const {
-  for (std::uint64_t i = 0; i < n; ++i) load_one(static_cast<Row>(begin + i), out + i * dim());
+  constexpr std::uint64_t kAhead = 6;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    if (i + kAhead < n) source_.prefetch(rows[i + kAhead]);
+    load_one(rows[i], out + i * dim());
+  }
 }
 
 }  // namespace annidx

@@ -41,6 +41,8 @@ class RowSource {
   // The stored form of a row: a pointer into the source, or into `buffer` (row_bytes()) when the row
   // had to be converted.
   const std::byte* stored(Row row, std::byte* buffer) const;
+  // Asks for a row to be near when it is read soon.
+  void prefetch(Row row) const noexcept;
   // Lets the system drop the pages of borrowed rows [begin, end).
   void release_pages(Row begin, Row end) const noexcept;
 
@@ -58,6 +60,7 @@ class RowSource {
   void check_rows(const void* rows, InputType type, std::uint64_t n) const;
   std::byte* reserve(InputType type, std::uint64_t n);
   const Segment& segment_of(Row row) const noexcept;
+  const std::byte* given(const Segment& segment, Row row) const noexcept;
 
   Dtype dtype_;
   std::uint32_t dim_;
@@ -86,9 +89,8 @@ class WorkRows {
 
   std::uint64_t size() const noexcept { return source_.size(); }
   std::uint32_t dim() const noexcept { return transform_.dim; }
-  // Row rows[i] (or begin + i) to out + i * dim.
+  // Row rows[i] to out + i * dim.
   void load(const Row* rows, std::uint64_t n, float* out) const;
-  void load_range(Row begin, std::uint64_t n, float* out) const;
   // Norm of the stored row, in its own units.
   double load_one(Row row, float* out) const;
   const RowSource& source() const noexcept { return source_; }

@@ -311,9 +311,7 @@ def test_changes_after_adding_do_not_matter(points: Array) -> None:
 def test_whole_numbers_are_kept_exactly(rng: Rng, dtype: str, given_as: str) -> None:
     values = rng.integers(0, 128, (30, 7))
     given = values.tolist() if given_as == "list" else values.astype(given_as)
-    np.testing.assert_array_equal(
-        built(given, "euclidean", dtype).get_vectors(range(30)), values
-    )
+    np.testing.assert_array_equal(built(given, "euclidean", dtype).get_vectors(range(30)), values)
 
 
 def test_whole_floats_fit_uint8(rng: Rng) -> None:
@@ -370,6 +368,7 @@ ID_FORMS: dict[str, Any] = {
     "int64": np.array([5, -7, 2**63 - 1, -(2**63), 0]),
     "uint8": np.array([5, 7, 255, 1, 0], np.uint8),
     "big-endian": np.array([5, 7, 255, 1, 0], ">i4"),
+    "unaligned": np.frombuffer(b"x" + np.arange(5).tobytes(), np.int64, 5, 1),
     "list of int": [5, -7, 2**63 - 1, -(2**63), 0],
     "list of numpy ints": [np.int64(3), np.uint8(9), 4, 2, 1],
     "range": range(10, 15),
@@ -621,9 +620,7 @@ def test_tune(rng: Rng) -> None:
 def test_properties_and_repr(index: annidx.Index) -> None:
     assert (index.dim, index.metric, index.dtype, len(index)) == (6, "euclidean", "float32", 300)
     assert index.built and not index.closed and index.path is None and index.metadata is None
-    assert repr(index) == (
-        "Index(dim=6, metric='euclidean', dtype='float32', 300 items, built)"
-    )
+    assert repr(index) == ("Index(dim=6, metric='euclidean', dtype='float32', 300 items, built)")
     empty = annidx.Index(3, "hamming")
     assert (empty.dtype, empty.built) == ("bits", False)
     assert "0 items, not built" in repr(empty)

@@ -528,9 +528,7 @@ def test_what_an_unbuilt_index_can_do(filling: annidx.Index) -> None:
     assert filling.metadata is None and filling.info()["items"] == 40
 
 
-@pytest.mark.parametrize(
-    "use", [*USES, "add", "build", "len", "in", "info", "metadata"]
-)
+@pytest.mark.parametrize("use", [*USES, "add", "build", "len", "in", "info", "metadata"])
 @pytest.mark.parametrize("loaded", [False, True])
 def test_use_after_close(use: str, loaded: bool, filling: annidx.Index, tmp_path: Path) -> None:
     index = filling

@@ -227,7 +227,9 @@ FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
 @given(
-    base=hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=FLOATS),
+    base=hnp.arrays(
+        np.float32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=FLOATS
+    ),
     data=st.data(),
     metric=st.sampled_from(["angular", "cosine", "euclidean", "manhattan", "dot"]),
 )

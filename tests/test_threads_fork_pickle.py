@@ -1,4 +1,4 @@
-"""Owns the tests of use from several places at once: threads, forked and spawned processes, pickles.
+"""Owns the tests of use from several places at once: threads, other processes, pickles.
 
 No test depends on how fast anything is.
 """
@@ -100,7 +100,11 @@ def test_closing_while_others_query(saved: Path) -> None:
         index = annidx.load(saved)
         answered = threading.Semaphore(0)
 
-        def ask(number: int, index: annidx.Index = index) -> bool:
+        def ask(
+            number: int,
+            index: annidx.Index = index,
+            answered: threading.Semaphore = answered,
+        ) -> bool:
             if number == 0:
                 for _ in range(10):
                     answered.acquire()
@@ -324,7 +328,13 @@ def test_spawned_workers(saved: Path) -> None:
         assert np.array_equal(got_unsaved.result(), unsaved.query(QUERIES, k=5)[0])
 
 
-@pytest.mark.parametrize("clone", [lambda x: pickle.loads(pickle.dumps(x)), copy.copy, copy.deepcopy])
+def through_pickle(index: annidx.Index) -> annidx.Index:
+    """Copy by way of bytes."""
+    copied: annidx.Index = pickle.loads(pickle.dumps(index))
+    return copied
+
+
+@pytest.mark.parametrize("clone", [through_pickle, copy.copy, copy.deepcopy])
 def test_copies(saved: Path, clone: Callable[[annidx.Index], annidx.Index]) -> None:
     for index in (annidx.load(saved), make(), make(ids=[f"é{row}" for row in range(5000)])):
         other = clone(index)
