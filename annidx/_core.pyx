@@ -285,7 +285,11 @@ cdef class SlotBits:
         return ~(~self - other)
 
     cdef int _check_same_index(self, SlotBits other) except -1:
-        if self.identity != other.identity:
+        # Files that were made to deceive may share an identity.
+        if (
+            self.identity != other.identity
+            or self.bits.get().slot_count() != other.bits.get().slot_count()
+        ):
             raise ValueError("IdSet: the two sets belong to different indexes")
         return 0
 

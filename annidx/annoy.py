@@ -194,7 +194,7 @@ class AnnoyIndex(_core.AnnoyCalls):
             The index is loaded.
         """
         if self._is_loaded:
-            raise Exception(_LOADED.format("unbuild"))
+            raise Exception(_LOADED.format("unbuild"))  # noqa: TRY002 - the very type Annoy raises
         if not self._is_built:
             return True
         folder = None if self._disk_path is None else os.path.dirname(self._disk_path)
@@ -208,9 +208,9 @@ class AnnoyIndex(_core.AnnoyCalls):
 
     def _refuse_unless_filling(self, action: str) -> None:
         if self._is_loaded:
-            raise Exception(_LOADED.format(action))
+            raise Exception(_LOADED.format(action))  # noqa: TRY002
         if self._is_built:
-            raise Exception(_BUILT.format(action))
+            raise Exception(_BUILT.format(action))  # noqa: TRY002
 
     # ---- files -------------------------------------------------------------------------------
 
@@ -309,7 +309,9 @@ class AnnoyIndex(_core.AnnoyCalls):
         if core.dim != self.f or core.metric != self._metric:
             core_is = f"{core.metric!r} with f={core.dim}"
             core.close()
-            raise OSError(f"'{path}' is an index for {core_is}, not {self._metric!r} with f={self.f}")
+            raise OSError(
+                f"'{path}' is an index for {core_is}, not {self._metric!r} with f={self.f}"
+            )
         if core._has_text_ids:
             core.close()
             raise OSError(f"'{path}' has text ids: open it with annidx.load()")
@@ -335,7 +337,9 @@ class AnnoyIndex(_core.AnnoyCalls):
         return f"AnnoyIndex({self.f}, {self._metric!r})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError(f"cannot pickle '{type(self).__name__}' object: save() it and load() the file")
+        raise TypeError(
+            f"cannot pickle '{type(self).__name__}' object: save() it and load() the file"
+        )
 
 
 def convert(

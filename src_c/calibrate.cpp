@@ -240,21 +240,32 @@ std::vector<format::CurvePoint> CurveMeasurement::run() {
   return curve;
 }
 
-// Points of the smallest measured k that is at least k, or of the largest.
-std::vector<format::CurvePoint> points_for(const std::vector<format::CurvePoint>& curve,
-                                           std::uint64_t k) {
-  std::uint32_t chosen = 0;
-  for (const format::CurvePoint& point : curve) {
-    const bool better = chosen == 0 || (point.k >= k ? chosen < k || point.k < chosen
-                                                     : chosen < k && point.k > chosen);
-    if (better) chosen = point.k;
+// Points of one k, which stand together.
+class Points {
+ public:
+  // Those of the smallest measured k that is at least k, or of the largest.
+  Points(const std::vector<format::CurvePoint>& curve, std::uint64_t k) {
+    std::uint32_t chosen = 0;
+    for (const format::CurvePoint& point : curve) {
+      const bool better = chosen == 0 || (point.k >= k ? chosen < k || point.k < chosen
+                                                       : chosen < k && point.k > chosen);
+      if (better) {
+        chosen = point.k;
+        begin_ = &point;
+        size_ = 0;
+      }
+      if (point.k == chosen && &point == begin_ + size_) ++size_;
+    }
   }
-  std::vector<format::CurvePoint> points;
-  for (const format::CurvePoint& point : curve) {
-    if (point.k == chosen) points.push_back(point);
-  }
-  return points;
-}
+  const format::CurvePoint* begin() const noexcept { return begin_; }
+  const format::CurvePoint* end() const noexcept { return begin_ + size_; }
+  std::size_t size() const noexcept { return size_; }
+  const format::CurvePoint& operator[](std::size_t i) const noexcept { return begin_[i]; }
+
+ private:
+  const format::CurvePoint* begin_ = nullptr;
+  std::size_t size_ = 0;
+};
 
 // Beyond the largest measured k, candidates grow faster than k: on clustered data the neighbours
 // leave the cluster. Codes are cheap to scan, a target missed is not cheap.
@@ -303,7 +314,7 @@ std::vector<format::CurvePoint> measure_curve(const SearchView& view,
 
 Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
                            double recall, std::uint64_t items) {
-  const std::vector<format::CurvePoint> points = points_for(curve, k);
+  const Points points(curve, k);
   const double miss = (1.0 - recall) * tuning::kMissMargin;
   for (std::size_t i = 0; i < points.size(); ++i) {
     const double here = 1.0 - points[i].recall;
@@ -317,8 +328,9 @@ Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::ui
     const double within = share > 0.0 ? std::min(share, 1.0) : 0.0;
     return stretched(blend(within, points[i - 1], points[i]), k, points[i].k, items);
   }
-  if (!points.empty() && points.back().recall >= recall) {
-    return stretched(setting_of(points.back()), k, points.back().k, items);
+  if (points.size() > 0 && points[points.size() - 1].recall >= recall) {
+    const format::CurvePoint& last = points[points.size() - 1];
+    return stretched(setting_of(last), k, last.k, items);
   }
   return {items, items, items, true};
 }
@@ -326,7 +338,7 @@ Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::ui
 Setting setting_for_candidates(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
                                std::uint64_t search_k, std::uint64_t items) {
   if (search_k >= items) return {items, items, items, true};
-  const std::vector<format::CurvePoint> points = points_for(curve, k);
+  const Points points(curve, k);
   // Never less re-scoring than a smaller search_k gets.
   Setting setting{search_k, search_k / tuning::kCandidatesPerRerank, 0, false};
   std::uint32_t measured_k = 0;

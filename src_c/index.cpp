@@ -329,15 +329,30 @@ class BatchQuery {
     if (options_.excluded) request.excluded = options_.excluded[i];
     if (options_.included) request.included = options_.included[i];
     const std::vector<Neighbour>& found = searcher->run(loaded_.search(), values, request);
+    if (loaded_.ids().kind == IdKind::text) check_texts(found);
     for (std::uint32_t j = 0; j < options_.k; ++j) {
       const bool present = j < found.size();
       ids[j] = present ? name_of(found[j].row) : -1;
-      distances[j] = present ? searcher->distance(loaded_.search(), found[j].key)
+      distances[j] = present ? found[j].distance
                              : std::numeric_limits<double>::quiet_NaN();
     }
   }
 
  private:
+  // Texts do not overlap in a sound file; in a damaged one each could be all of them.
+  void check_texts(const std::vector<Neighbour>& found) const {
+    std::uint64_t bytes_left = loaded_.ids().text_bytes;
+    for (const Neighbour& neighbour : found) {
+      const std::uint64_t bytes = loaded_.ids().text_of(neighbour.row).size();
+      if (bytes > bytes_left) {
+        throw Error(ErrorCode::format, loaded_.name() +
+                                           " is damaged: section 'id_text_offsets', entry " +
+                                           std::to_string(neighbour.row) +
+                                           ": expected no overlap with other texts");
+      }
+      bytes_left -= bytes;
+    }
+  }
   std::int64_t name_of(Row row) const {
     return loaded_.ids().kind == IdKind::text ? static_cast<std::int64_t>(row)
                                               : loaded_.ids().int64_of(row);

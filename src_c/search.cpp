@@ -90,7 +90,9 @@ void Searcher::prepare(const SearchView& view, const void* values) {
     return;
   }
   const auto* floats = static_cast<const float*>(values);
-  if (view.value_scale == 1.0f) {
+  const MetricTraits& traits = traits_of(view.scorer->metric());
+  const bool is_scaled = traits.work != WorkSpace::unit || traits.multiplies_norm;
+  if (view.value_scale == 1.0f || !is_scaled) {
     std::memcpy(row_units_.data(), floats, sizeof(float) * dim);
     exact_ = view.scorer->prepare(floats, nullptr);
   } else {
@@ -225,8 +227,9 @@ void Searcher::scan_leaves(const SearchView& view, const Request& request, std::
       const LeafSpan next = checked_leaf(view.forest, leaves_[i + 1].entry, true);
       const std::size_t block_bytes = std::size_t{codes.code_count} * 16;
       prefetch_l2(codes.blocks + next.first_block * block_bytes,
-                  (next.count + kBlockPoints - 1) / kBlockPoints * block_bytes);
-      prefetch_l2(codes.scalars + next.first, next.count * sizeof(float));
+                  std::min<std::size_t>(tuning::kPrefetchBytes, next.count / 2 * codes.code_count));
+      prefetch_l2(codes.scalars + next.first,
+                  std::min<std::size_t>(tuning::kPrefetchBytes, next.count * sizeof(float)));
     }
     const std::size_t room = survivors_ + span.count + 2 * kBlockPoints;
     if (scores_.size() < room) {
@@ -322,7 +325,7 @@ void Searcher::score_exactly(const SearchView& view, const Request& request) {
   for (std::size_t i = 0; i < survivors_; ++i) {
     const Slot slot = slots_[i];
     const double key = key_of(view, exact_, slot);
-    found_.push_back({key, checked_row(view, slot), slot});
+    found_.push_back({key, 0.0, checked_row(view, slot), slot});
   }
   finish_collection(request.k);
 }
@@ -346,7 +349,7 @@ void Searcher::collect(const SearchView& view, const Request& request, Slot slot
   if (slot == request.excluded || !is_eligible(request.eligible, slot)) return;
   const double key = key_of(view, exact_, slot);
   if (key > collect_bound_) return;
-  found_.push_back({key, checked_row(view, slot), slot});
+  found_.push_back({key, 0.0, checked_row(view, slot), slot});
   if (found_.size() >= request.k * 2 + 1024) {
     std::nth_element(found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(request.k) - 1,
                      found_.end(), nearer);
@@ -431,6 +434,20 @@ void Searcher::complete_radius(const SearchView& view, const Request& request) {
 
 // ---- the whole -------------------------------------------------------------------------------
 
+// Distances of the neighbours found. Keys that differ in their last digit may give one distance, and
+// what the user sees as a tie must be in the order of rows.
+void Searcher::set_distances(const SearchView& view) {
+  for (Neighbour& n : found_) n.distance = view.scorer->distance(exact_, n.key);
+  const bool larger = traits_of(view.scorer->metric()).larger_is_nearer;
+  const auto before = [larger](const Neighbour& a, const Neighbour& b) {
+    if (a.distance != b.distance) return larger ? a.distance > b.distance : a.distance < b.distance;
+    return a.row < b.row;
+  };
+  if (!std::is_sorted(found_.begin(), found_.end(), before)) {
+    std::sort(found_.begin(), found_.end(), before);
+  }
+}
+
 const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* values,
                                             const Request& request) {
   prepare(view, values);
@@ -457,9 +474,10 @@ const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* 
     }
     if (found_.size() < wanted) scan_exactly(view, attempt);
   }
+  set_distances(view);
   if (request.has_radius) {
     const auto outside = [&](const Neighbour& n) {
-      return !view.scorer->within(view.scorer->distance(exact_, n.key), request.radius);
+      return !view.scorer->within(n.distance, request.radius);
     };
     const auto cut = [&] {
       found_.erase(std::remove_if(found_.begin(), found_.end(), outside), found_.end());
@@ -467,6 +485,7 @@ const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* 
     cut();
     if (found_.size() < wanted && !(request.setting.everything || is_zero_ || few)) {
       complete_radius(view, request);
+      set_distances(view);
       cut();
     }
   }

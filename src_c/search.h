@@ -62,6 +62,7 @@ struct Setting {
 
 struct Neighbour {
   double key;
+  double distance;  // as the user sees it
   Row row;
   Slot slot;
 };
@@ -91,10 +92,6 @@ class Searcher {
   // Results are nearest first, ties by row, min(k, eligible) of them, fewer only by the radius.
   const std::vector<Neighbour>& run(const SearchView& view, const void* values,
                                     const Request& request);
-  // What the user sees for a key of the last query run.
-  double distance(const SearchView& view, double key) const noexcept {
-    return view.scorer->distance(exact_, key);
-  }
   // The `depth` best candidates of a scan with so many candidates.
   const std::vector<TracedCandidate>& trace(const SearchView& view, const void* values,
                                             std::uint64_t candidates, std::uint64_t depth,
@@ -123,6 +120,7 @@ class Searcher {
                      std::uint64_t count);
   void collect(const SearchView& view, const Request& request, Slot slot);
   void finish_collection(std::uint64_t k);
+  void set_distances(const SearchView& view);
 
   // The query in its forms.
   std::vector<float> row_units_;

@@ -141,11 +141,14 @@ def test_files_that_did_harm(run_python) -> None:  # type: ignore[no-untyped-def
 
 # ---- files made to be slow or large ------------------------------------------------------------
 
+# A query of such a file takes milliseconds, or without bounds many seconds.
+LONG_S = 2.0
+
 
 def seconds_of(path: Path, **how: float) -> float:
     """Time of one query of a file, answered or refused."""
     with annidx.load(path) as index:
-        query = np.zeros(index.dim, np.float32)
+        query = np.ones(index.dim, np.float32)
         before = time.perf_counter()
         try:
             index.query(query, k=10, **how)
@@ -154,13 +157,12 @@ def seconds_of(path: Path, **how: float) -> float:
         return time.perf_counter() - before
 
 
-def many_leaves(items: int, blocks: int) -> images.Draft:
-    """An index whose leaf blocks are far more than its items need; the spare ones are padding."""
-    draft = images.Draft.of(make_seeds.image_of("euclidean", "float32", items, 4))
+def many_leaves(items: int, dim: int, blocks: int) -> images.Draft:
+    """An index with far more leaves than its items need, all of them alike."""
+    draft = images.Draft.of(make_seeds.image_of("euclidean", "float32", items, dim))
     entries = 16 * blocks
     for name in ("leaf_ranges", "leaf_mults", "leaf_biases", "leaf_scan_factors", "leaf_radii"):
-        values = draft.array(name)
-        draft.set_array(name, np.resize(values[:1], entries))
+        draft.set_array(name, np.resize(draft.array(name)[:1], entries))
     draft.sections["leaf_centres"] = bytes([128]) * (entries * draft.param("work_dim4"))
     trees = draft.array("trees")
     trees["leaves"] = entries
@@ -171,27 +173,30 @@ def many_leaves(items: int, blocks: int) -> images.Draft:
 
 def test_leaves_that_overlap_are_refused(tmp_path: Path) -> None:
     """Each of many leaves holds all items: read one by one they would be work without end."""
-    draft = many_leaves(5_000, 2_000)
+    draft = many_leaves(2_000, 64, 10_000)
     leaves = draft.array("leaf_ranges")
     leaves["first"], leaves["count"], leaves["block"] = 0, draft.items, 0
     draft.set_array("leaf_ranges", leaves)
+    draft.set_array("leaf_radii", np.full(len(leaves), 1e30, "<f4"))
     path = tmp_path / "overlap.annidx"
-    path.write_bytes(draft.image())
-    assert seconds_of(path) < 2.0
-    assert seconds_of(path, radius=1e9) < 2.0
+    path.write_bytes(draft.image(summed=False))
+    assert seconds_of(path) < LONG_S
+    assert seconds_of(path, radius=1e-9) < LONG_S
 
 
 def test_groups_that_overlap_are_refused(tmp_path: Path) -> None:
     """Each of many groups holds all leaves."""
-    draft = images.Draft.of(images.with_groups(many_leaves(400, 2_000).image()))
+    blocks = 10_000
+    draft = many_leaves(400, 64, blocks)
+    draft.set_array("leaf_biases", np.full(16 * blocks, np.inf, "<f4"))
+    draft = images.Draft.of(images.with_groups(draft.image(summed=False)))
     groups = draft.array("group_ranges")
-    groups["block"], groups["blocks"] = 0, 2_000
+    groups["block"], groups["blocks"] = 0, blocks
     draft.set_array("group_ranges", groups)
     draft.set_array("group_biases", np.zeros(len(groups), "<f4"))
-    draft.set_array("leaf_biases", np.full(draft.param("leaf_entries"), np.inf, "<f4"))
     path = tmp_path / "groups.annidx"
-    path.write_bytes(draft.image())
-    assert seconds_of(path) < 2.0
+    path.write_bytes(draft.image(summed=False))
+    assert seconds_of(path) < LONG_S
 
 
 def test_trees_that_overlap_are_refused(tmp_path: Path) -> None:
@@ -232,6 +237,21 @@ def test_work_that_a_curve_asks_for_is_bounded_by_the_items(tmp_path: Path) -> N
     path = tmp_path / "curve.annidx"
     path.write_bytes(draft.image())
     assert seconds_of(path) < 2.0
+
+
+def test_texts_that_overlap_are_refused(tmp_path: Path) -> None:
+    """Each of many ids is all of the text: an answer would be many times the file."""
+    draft = images.Draft.of(make_seeds.image_of("euclidean", "float32", 300, 4, "str"))
+    offsets = draft.array("id_text_offsets")
+    offsets[::2], offsets[1::2] = 0, offsets[-1]
+    draft.set_array("id_text_offsets", offsets)
+    path = tmp_path / "texts.annidx"
+    path.write_bytes(draft.image())
+    with annidx.load(path) as index:
+        even = np.arange(len(index)) % 2 == 0
+        assert len(index.query(np.zeros(4, np.float32), k=1, allow=even)[0]) == 1
+        with pytest.raises(annidx.FormatError, match="id_text_offsets"):
+            index.query(np.zeros(4, np.float32), k=100, allow=even)
 
 
 def test_a_set_of_another_index_with_the_same_identity_is_refused(tmp_path: Path) -> None:

@@ -67,8 +67,11 @@ class Draft:
         """Replace or add a section."""
         self.sections[name] = np.ascontiguousarray(values).tobytes()
 
-    def image(self) -> bytes:
-        """Put the parts together as FORMAT.md says, whatever they hold."""
+    def image(self, *, summed: bool = True) -> bytes:
+        """Put the parts together as FORMAT.md says, whatever they hold.
+
+        summed: whether sections get their checksums; opening looks at that of params only.
+        """
         self.sections["params"] = reader.PARAMS.pack(*self.params)
         names = sorted(self.sections, key=reader.NAMES.index)
         end = TABLE + ENTRY_BYTES * len(names)
@@ -80,9 +83,8 @@ class Draft:
             body += bytes(offset - start - len(body)) + data
             kind, flags = reader.NAMES.index(name) + 1, name != "metadata"
             record = self._record_bytes(name)
-            table += reader.ENTRY.pack(
-                kind, flags, offset, len(data), record, reader.crc32c(data), 0
-            )
+            crc = reader.crc32c(data) if summed or name == "params" else 0
+            table += reader.ENTRY.pack(kind, flags, offset, len(data), record, crc, 0)
             end = offset + len(data)
         self.header[8] = len(names)
         head = reader.HEADER.pack(*self.header) + table
