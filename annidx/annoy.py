@@ -458,6 +458,7 @@ def _hand_over(buffer: AnnoyBuffer, core: _index.Index, metric: AnnoyMetric) -> 
         return
     starts = np.cumsum([0, *map(len, blocks)])
     order = np.argsort(ids)
+    has_holes = buffer.count < buffer.n_items
     step = max(1, _BLOCK_BYTES // blocks[0].strides[0])
     for first in range(0, len(order), step):
         rows = order[first : first + step]
@@ -465,7 +466,8 @@ def _hand_over(buffer: AnnoyBuffer, core: _index.Index, metric: AnnoyMetric) -> 
         for block, start in zip(blocks, starts, strict=False):
             inside = (rows >= start) & (rows < start + len(block))
             gathered[inside] = block[rows[inside] - start]
-        core._add(gathered, input_type, ids[rows], None, None, False)
+        part = ids[rows] if has_holes else None
+        core._add(gathered, input_type, part, None, None, False)
 
 
 def _stored_blocks(

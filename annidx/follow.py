@@ -86,7 +86,7 @@ class FollowingIndex:
         interval: float = DEFAULT_INTERVAL,
     ) -> None:
         if isinstance(interval, str) or not float(interval) >= 0.0:
-            raise ValueError(f"follow: expected True or seconds from 0 on, got {interval!r}")
+            raise ValueError(f"interval: expected seconds, 0 or more, got {interval!r}")
         self._interval = float(interval)
         self._warm = bool(warm)
         self._lock = bool(lock)

@@ -9,7 +9,7 @@ import json
 import operator
 import os
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from annidx import _core, _inputs
 from annidx._progress import Progress, reporter
 from annidx.errors import FormatError, StateError
 from annidx.idset import Filter, Id, Ids, eligible_parts, find_rows
+
+if TYPE_CHECKING:
+    from annidx.follow import FollowingIndex
 
 __all__ = ["Index", "load", "verify"]
 
@@ -535,6 +538,16 @@ class Index(_core.CoreIndex):
         facts.update(self._info())
         return facts
 
+    def reload_if_changed(self) -> bool:
+        """Not for this index, which stays with the file that it mapped.
+
+        Raises
+        ------
+        StateError
+            Always. An index that `load` opened with `follow=True` goes over to a new file.
+        """
+        raise StateError("the index does not follow its file: annidx.load(path, follow=True) does")
+
     # ---- being an object ---------------------------------------------------------------------
 
     def __enter__(self: _Self) -> _Self:
@@ -569,7 +582,17 @@ class Index(_core.CoreIndex):
         return _from_image, (self._image(),)
 
 
-def load(path: Path, warm: bool = False, lock: bool = False) -> Index:
+@overload
+def load(
+    path: Path, warm: bool = False, lock: bool = False, *, follow: Literal[False] = False
+) -> Index: ...
+@overload
+def load(
+    path: Path, warm: bool = False, lock: bool = False, *, follow: Literal[True]
+) -> FollowingIndex: ...
+def load(
+    path: Path, warm: bool = False, lock: bool = False, *, follow: bool = False
+) -> Index | FollowingIndex:
     """Open a saved index by mapping its file.
 
     Parameters
@@ -580,10 +603,12 @@ def load(path: Path, warm: bool = False, lock: bool = False) -> Index:
         Read the whole file into memory ahead of the first query.
     lock : bool, default False
         Keep it there (mlock); may need a higher limit on locked memory.
+    follow : bool, default False
+        When the file is replaced, go over to the new one, between two calls.
 
     Returns
     -------
-    Index
+    Index, or annidx.follow.FollowingIndex with `follow`
         Built and read-only.
 
     Raises
@@ -598,7 +623,12 @@ def load(path: Path, warm: bool = False, lock: bool = False) -> Index:
     Takes the same fraction of a millisecond for files of any size (unless `warm`); all processes
     that map a file share its memory.
     """
-    return _opened(_inputs.file_path(path, "path"), warm=bool(warm), lock=bool(lock))
+    where = _inputs.file_path(path, "path")
+    if follow:
+        from annidx.follow import FollowingIndex
+
+        return FollowingIndex(where, warm=warm, lock=lock)
+    return _opened(where, warm=bool(warm), lock=bool(lock))
 
 
 def _opened(path: str, *, warm: bool, lock: bool) -> Index:

@@ -180,19 +180,26 @@ std::vector<format::CurvePoint> CurveMeasurement::cheapest(std::size_t k_index) 
       front.push_back(candidate);
     }
   }
-  // Evenly by the logarithm of misses, ends included.
+  // Drop the point whose neighbours are closest, by the logarithm of misses, until the rest fit.
   constexpr double kFewest = 1e-4;
   const auto depth = [=](const Candidate& c) {
     return -std::log(std::max(kFewest, 1.0 - c.checked_recall));
   };
-  std::vector<format::CurvePoint> points;
-  const double low = depth(front.front()), high = depth(front.back());
-  std::size_t at = 0;
-  for (std::uint32_t i = 0; i < tuning::kCurvePointsPerK; ++i) {
-    const double target = low + (high - low) * i / (tuning::kCurvePointsPerK - 1);
-    while (at + 1 < front.size() && depth(front[at]) < target - 1e-9) ++at;
-    points.push_back(front[i + 1 == tuning::kCurvePointsPerK ? front.size() - 1 : at].point);
+  while (front.size() > tuning::kCurvePointsPerK) {
+    std::size_t dropped = 1;
+    double narrowest = std::numeric_limits<double>::infinity();
+    for (std::size_t i = 1; i + 1 < front.size(); ++i) {
+      const double gap = depth(front[i + 1]) - depth(front[i - 1]);
+      if (gap < narrowest) {
+        narrowest = gap;
+        dropped = i;
+      }
+    }
+    front.erase(front.begin() + static_cast<std::ptrdiff_t>(dropped));
   }
+  std::vector<format::CurvePoint> points;
+  for (const Candidate& candidate : front) points.push_back(candidate.point);
+  points.resize(tuning::kCurvePointsPerK, points.back());
   return points;
 }
 
@@ -319,9 +326,11 @@ Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::ui
   for (std::size_t i = 0; i < points.size(); ++i) {
     const double here = 1.0 - points[i].recall;
     if (!(here <= miss)) continue;
-    // No misses measured is no rate of misses: nothing to interpolate towards.
-    if (i == 0 || !(here > 0.0)) return stretched(setting_of(points[i]), k, points[i].k, items);
-    const double before = 1.0 - points[i - 1].recall;
+    // No misses measured is no rate of misses, and a far point no neighbour: nothing to blend with.
+    const double before = i > 0 ? 1.0 - points[i - 1].recall : 1.0;
+    if (i == 0 || !(here > 0.0) || before > here * tuning::kMostBlendedMisses) {
+      return stretched(setting_of(points[i]), k, points[i].k, items);
+    }
     const double span = std::log(before) - std::log(here);
     const double share = span > 0.0 ? (std::log(before) - std::log(miss)) / span : 1.0;
     // Not a number between damaged points.

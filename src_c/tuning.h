@@ -75,6 +75,8 @@ inline constexpr std::uint32_t kHeldOutShare = 8;  // at most one row in so many
 // The curve is read as if misses were this much more frequent: held-out rows of the data are
 // easier than queries of another origin. Source: text queries fell 2 points short without it.
 inline constexpr double kMissMargin = 0.7;
+// Between two points of the curve whose misses differ by more than this factor nothing is interpolated.
+inline constexpr double kMostBlendedMisses = 3.0;
 inline constexpr std::uint32_t kCurvePointsPerK = 24;
 inline constexpr std::uint32_t kCurveKs[] = {1, 10, 100};
 // Settings tried: candidates grow by this factor from one leaf to all.

@@ -1124,12 +1124,9 @@ def test_items_in_any_order_give_the_same_file(ours: ModuleType) -> None:
     index = filled(ours, "euclidean", rows[order], order)
     index.build(3)
     index.save("shuffled.annidx")
+    assert Path("shuffled.annidx").read_bytes() == Path("sorted.annidx").read_bytes()
     for item in range(0, 3000, 100):
         assert index.get_item_vector(item) == rows[item].tolist()
-    other = ours.AnnoyIndex(6, "euclidean")
-    other.load("sorted.annidx")
-    for query in vectors(20, 6, seed=9):
-        assert index.get_nns_by_vector(query, 10) == other.get_nns_by_vector(query, 10)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
