@@ -58,6 +58,9 @@ cdef size_t FIRST_CHUNK_BYTES = 1 << 12
 cdef size_t LARGEST_CHUNK_BYTES = 32 << 20
 # Candidates that a query inspects at least. Reading a few leaves costs less than choosing them.
 cdef uint64_t LEAST_CANDIDATES = 2048
+# Candidates for each node of Annoy's search_k: so many that no search_k finds less than it did there,
+# where many trees' leaves fit a query more closely than one tree's. Measured on SIFT 500k, 10 trees.
+cdef double CANDIDATES_PER_NODE = 1.5
 cdef int64_t MAX_ITEM = 0x7FFFFFFF
 
 
@@ -458,7 +461,7 @@ cdef class AnnoyServed(AnnoySource):
         try:
             count = min(<uint64_t>n, self.core.items)
             options.k = <uint32_t>count
-            options.search_k = max(<uint64_t>search_k, LEAST_CANDIDATES)
+            options.search_k = max(<uint64_t>(search_k * CANDIDATES_PER_NODE), LEAST_CANDIDATES)
             options.exact = options.search_k >= self.core.items
             ids.resize(count)
             distances.resize(count)

@@ -32,7 +32,7 @@ Path: TypeAlias = "str | os.PathLike[str]"
 
 # The default of `metric`: told from what a caller passes by being another object.
 _OMITTED: Final = cast(AnnoyMetric, str(b"angular", "ascii"))
-_MAX_DIM = 65536
+_MAX_DIM = 65535
 _MAX_TREES = 65535
 _MAX_ITEMS = 2**31 - 1
 _MAGIC = b"\x89ANNIDX\n"
@@ -55,7 +55,7 @@ class AnnoyIndex(_core.AnnoyCalls):
     Parameters
     ----------
     f : int
-        Dimension of the vectors, 1..65536.
+        Dimension of the vectors, 1..65535.
     metric : {"angular", "euclidean", "manhattan", "hamming", "dot"}
         What "near" means. Left out, it is angular, with a FutureWarning as in Annoy.
 
@@ -67,7 +67,7 @@ class AnnoyIndex(_core.AnnoyCalls):
     Raises
     ------
     ValueError
-        No such metric, or f is not in 1..65536.
+        No such metric, or f is not in 1..65535.
 
     Notes
     -----
@@ -176,6 +176,7 @@ class AnnoyIndex(_core.AnnoyCalls):
             _hand_over(buffer, core, self._metric)
             core.build(
                 n_trees=min(trees, _MAX_TREES) if trees > 0 else None,
+                recall=None,
                 n_jobs=jobs if jobs > 0 else -1,
                 seed=self._seed,
                 out=self._disk_path,

@@ -45,7 +45,7 @@ def _of_generation(
     """Make a method that asks the present generation, and asks it from begin to end."""
 
     @functools.wraps(method)
-    def ask(self: FollowingIndex, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def ask(self: FollowingIndex, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         return method(self.current, *args, **kwargs)
 
     return ask
@@ -248,8 +248,10 @@ class FollowingIndex:
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._present()
-        how = {"warm": self._warm, "lock": self._lock, "interval": self._interval}
-        return functools.partial(FollowingIndex, self._path, **how), ()
+        again = functools.partial(
+            FollowingIndex, self._path, warm=self._warm, lock=self._lock, interval=self._interval
+        )
+        return again, ()
 
 
 def _require_alike(before: Index, after: Index) -> None:

@@ -27,7 +27,7 @@ __all__ = ["Index", "load", "verify"]
 Path: TypeAlias = "str | os.PathLike[str]"
 Found: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
-_MAX_DIM = 65536
+_MAX_DIM = 65535
 _Self = TypeVar("_Self", bound="Index")
 
 
@@ -40,7 +40,7 @@ class Index(_core.CoreIndex):
     Parameters
     ----------
     dim : int
-        Dimension of the vectors, 1..65536; for hamming the number of bits.
+        Dimension of the vectors, 1..65535; for hamming the number of bits.
     metric : {"angular", "cosine", "euclidean", "manhattan", "dot", "hamming"}
         What "near" means. Distances returned: angular sqrt(2 - 2 cos), 0..2; cosine 1 - cos, 0..2;
         euclidean L2; manhattan L1; dot the inner product itself, larger is nearer; hamming the
@@ -148,7 +148,7 @@ class Index(_core.CoreIndex):
     def build(
         self,
         n_trees: int | None = None,
-        recall: float = 0.95,
+        recall: float | None = 0.95,
         n_jobs: int = -1,
         seed: int = 0,
         queries: npt.ArrayLike | None = None,
@@ -163,8 +163,10 @@ class Index(_core.CoreIndex):
         n_trees : int, optional
             Trees to grow; more raise the recall for the same `search_k` and the size of the file.
             Default: chosen by the library.
-        recall : float, default 0.95
-            What queries aim at unless they say otherwise, above 0 and at most 1.
+        recall : float or None, default 0.95
+            What queries aim at unless they say otherwise, above 0 and at most 1. None saves the time
+            of measuring the recall curve: queries then give `search_k`, or are answered by a full
+            scan until `tune` has measured it.
         n_jobs : int, default -1
             Threads; -1 for all cores that this process may use. Has no influence on the result.
         seed : int, default 0
@@ -196,7 +198,7 @@ class Index(_core.CoreIndex):
         Time grows as n log n. The GIL is released.
         """
         trees = 0 if n_trees is None else _inputs.whole_number(n_trees, "n_trees", 1, 65535)
-        target = _core.read_recall(recall)
+        target = 0.0 if recall is None else _core.read_recall(recall)
         jobs = _inputs.thread_count(n_jobs)
         number = _inputs.whole_number(seed, "seed", 0, 2**64 - 1)
         limit = 0

@@ -24,7 +24,7 @@ namespace {
 constexpr std::uint64_t kMaxNodes = 0x7FFFFFFF;
 // Items, inner nodes and roots that opening looks at, each evenly spread: all of a small file, and
 // a bounded number of pages of a large one.
-constexpr std::uint64_t kSampledNodes = 1024;
+constexpr std::uint64_t kSampledNodes = 256;
 // Rows fetched ahead of the one whose distance is computed.
 constexpr std::size_t kRowsAhead = 4;
 constexpr std::size_t kKeptCandidates = 1 << 16;

@@ -189,7 +189,7 @@ Problem problem_of(const Shape& shape) {
              "1 to 5", shape.dtype);
   all.expect(metric_allows(static_cast<Metric>(shape.metric), static_cast<Dtype>(shape.dtype)),
              "dtype", "one that the metric can be stored as", shape.dtype);
-  all.expect(shape.dim >= 1 && shape.dim <= kMaxDim, "dim", "1 to 65536", shape.dim);
+  all.expect(shape.dim >= 1 && shape.dim <= kMaxDim, "dim", "1 to 65535", shape.dim);
   all.expect(shape.item_count <= kMaxItems, "item_count", "at most 4294967294", shape.item_count);
   return all.first();
 }

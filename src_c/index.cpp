@@ -180,7 +180,7 @@ void Index::build(const BuildOptions& options) {
   plan.dim = s.dim;
   plan.n_trees = options.n_trees == 0 ? 1 : options.n_trees;
   plan.measure_recall = options.recall > 0.0;
-  plan.default_recall = plan.measure_recall ? static_cast<float>(options.recall) : 1.0f;
+  plan.default_recall = plan.measure_recall ? static_cast<float>(options.recall) : 0.95f;
   plan.n_threads = thread_count(options.n_jobs);
   plan.seed = options.seed;
   plan.queries = static_cast<const std::byte*>(options.queries);

@@ -255,6 +255,8 @@ void Searcher::scan_leaves(const SearchView& view, const Request& request, std::
 // Points of further trees' leaves that the first tree's leaves did not hold join the survivors;
 // they have no score of a scan, so all of them are re-scored.
 void Searcher::add_further_trees(const SearchView& view, const Request& request) {
+  const auto is_further = [](const RoutedLeaf& leaf) { return leaf.tree != 0; };
+  if (std::none_of(leaves_.begin(), leaves_.end(), is_further)) return;
   seen_.assign(view.item_count / 64 + 1, 0);
   const auto meet = [&](Slot slot) {
     const std::uint64_t bit = std::uint64_t{1} << (slot % 64);

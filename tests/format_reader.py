@@ -172,7 +172,7 @@ class IndexFile:
         require(header["metric"] in METRICS and header["dtype"] in DTYPES, "damaged: metric, dtype")
         metric, dtype = METRICS[header["metric"]], DTYPES[header["dtype"]]
         require(dtype in STORAGE[metric], "damaged: metric with this dtype")
-        require(1 <= header["dim"] <= 65536, "damaged: dim")
+        require(1 <= header["dim"] <= 65535, "damaged: dim")
         require(header["item_count"] <= 2**32 - 2, "damaged: item count")
         require(not any(header["reserved"]), "damaged: reserved header bytes")
         version: bytes = header["library_version"].rstrip(b"\0")

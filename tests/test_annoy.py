@@ -1063,7 +1063,7 @@ def test_adding_to_a_built_index(ours: ModuleType) -> None:
 
 @pytest.mark.parametrize("f", [0, -1, 65537])
 def test_f_out_of_range(ours: ModuleType, f: int) -> None:
-    with pytest.raises(ValueError, match=r"f: expected a whole number from 1 to 65536"):
+    with pytest.raises(ValueError, match=r"f: expected a whole number from 1 to 65535"):
         ours.AnnoyIndex(f, "angular")
 
 

@@ -132,6 +132,11 @@ def test_levels_and_threads_do_not_change_a_byte(case: Case, folders: list[Path]
         assert difference(first, other) is None, folder.name
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_files_are_sound(case: Case, folders: list[Path]) -> None:
+    annidx.verify(folders[0] / case.name)
+
+
 def difference(a: bytes, b: bytes) -> tuple[int, int] | None:
     """Return the first differing byte and how many differ; None if there is none."""
     if a == b:

@@ -73,7 +73,7 @@ def test_error_types() -> None:
     [
         ((0, "dot"), "dim.*from 1.*0"),
         ((-3, "dot"), "dim.*-3"),
-        ((65537, "dot"), "dim.*65536.*65537"),
+        ((65536, "dot"), "dim.*65535.*65536"),
         ((2.5, "dot"), "dim.*whole number.*2.5.*float"),
         ((True, "dot"), "dim.*True"),
         (("8", "dot"), "dim.*'8'"),
@@ -286,7 +286,6 @@ def test_ids_that_do_not_go_with_earlier_ones(
         ({"recall": 1.01}, "recall.*1.01"),
         ({"recall": NAN}, "recall.*nan"),
         ({"recall": "0.9"}, "recall.*'0.9'"),
-        ({"recall": None}, "recall.*None"),
         ({"n_jobs": 0}, "n_jobs.*at least 1, or -1.*0"),
         ({"n_jobs": -2}, "n_jobs.*-2"),
         ({"n_jobs": 1.0}, "n_jobs.*1.0"),

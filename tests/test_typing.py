@@ -48,7 +48,7 @@ import annidx
 annidx.Index("128", "euclidean")  # [arg-type]
 annidx.Index(128, "euclidean").query([1.0], k="ten")  # [arg-type]
 annidx.Index(128, "euclidean").add_items([[1.0]], id=[1])  # [call-arg]
-annidx.load(5)  # [arg-type]
+annidx.load(5)  # [call-overload]
 annidx.load("x").build(progress="bar")  # [arg-type]
 annidx.load("x").query_exact([1.0], recall=1)  # [call-arg]
 annidx.load("x").dim = 3  # [misc]

@@ -83,11 +83,12 @@ class Interview {
   void check_answer(const QueryOptions& options) const {
     bool ended = false;
     for (std::uint32_t i = 0; i < options.k; ++i) {
-      require(ids_[i] != -2, "every place of an answer is written");
+      const bool any_id = index_.id_kind() == IdKind::int64;
+      require(any_id || ids_[i] != -2, "every place of an answer is written");
       const bool absent = std::isnan(distances_[i]) && ids_[i] == -1;
       require(absent || !ended, "absent places stand at the end");
       ended = absent;
-      if (index_.id_kind() != IdKind::int64 && !absent) {
+      if (!any_id && !absent) {
         require(ids_[i] >= 0 && static_cast<std::uint64_t>(ids_[i]) < items_, "answers are rows");
       }
     }

@@ -1,0 +1,557 @@
+"""Saving, loading, adding and building while the system fails: power, disk, permission, memory.
+
+Owns a small library, compiled here and preloaded, that makes the n-th call of a function of the
+system fail, cuts a write short, or ends the process there. After each failure the old file is whole
+or the new one is; a failure that raises leaves no temporary file, and names path and errno.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import annidx
+
+DIM, ITEMS = 32, 4_000
+KILLED_QUICK, KILLED_MANY = 25, 500
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="faults are made in Linux's ways")
+
+
+def built(generation: int) -> annidx.Index:
+    """An index whose distances to zero tell its generation."""
+    index = annidx.Index(DIM, "manhattan")
+    index.add_items(np.full((ITEMS, DIM), generation, np.float32))
+    index.build(n_jobs=1)
+    return index
+
+
+def generation_in(path: Path) -> int:
+    """Check a file to the last byte, and tell its generation."""
+    with annidx.load(path) as index:
+        index.verify()
+        _, distances = index.query(np.zeros(DIM, np.float32), k=20)
+        assert len(distances) == 20 and (distances == distances[0]).all()
+        return int(distances[0]) // DIM
+
+
+def names_in(folder: Path) -> list[str]:
+    """List a folder, with hidden files."""
+    return sorted(os.listdir(folder))
+
+
+@pytest.fixture(scope="module")
+def indexes() -> list[annidx.Index]:
+    """Generations 0 to 3."""
+    return [built(generation) for generation in range(4)]
+
+
+# ---- killed while saving -----------------------------------------------------------------------
+
+
+class Reader:
+    """A process that loads, checks and asks a file again and again, and counts."""
+
+    def __init__(self, path: Path) -> None:
+        script = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from pathlib import Path\n"
+            "import test_save_faults as faults\n"
+            "count = 0\n"
+            "print('ready', flush=True)\n"
+            "import select\n"
+            "while not select.select([sys.stdin], [], [], 0)[0]:\n"
+            "    assert faults.generation_in(Path(sys.argv[2])) in range(4)\n"
+            "    count += 1\n"
+            "print(count)\n"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", script, str(Path(__file__).parent), str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+
+    def end(self) -> int:
+        """Stop it. Returns how often it read the file; fails when something was wrong once."""
+        out, errors = self._process.communicate("\n", timeout=60)
+        assert self._process.returncode == 0, errors[-2000:]
+        return int(out)
+
+
+def save_for_ever(index: annidx.Index, path: Path, started: int) -> None:
+    """What the victim does: tell of each save when it begins."""
+    while True:
+        os.write(started, b".")
+        index.save(path)
+
+
+def killed_saves(indexes: list[annidx.Index], path: Path, count: int) -> tuple[int, int]:
+    """Kill so many processes while they save; the file is whole after each.
+
+    Returns how many were killed before and after the moment at which the new file took over.
+    """
+    rng = random.Random(1)
+    before = time.perf_counter()
+    indexes[0].save(path)
+    whole_save_s = time.perf_counter() - before
+    old, replaced = 0, 0
+    for number in range(count):
+        generation = 1 + number % 3
+        read_end, write_end = os.pipe()
+        victim = os.fork()
+        if victim == 0:
+            try:
+                save_for_ever(indexes[generation], path, write_end)
+            finally:
+                os._exit(1)
+        os.close(write_end)
+        assert os.read(read_end, 1) == b"."
+        time.sleep(rng.uniform(0.0, 1.5 * whole_save_s))
+        os.kill(victim, signal.SIGKILL)
+        status = os.waitpid(victim, 0)[1]
+        os.close(read_end)
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        if generation_in(path) == generation:
+            replaced += 1
+        else:
+            old += 1
+        for left in path.parent.glob(".*.tmp"):  # nobody is left to remove it
+            left.unlink()
+    return old, replaced
+
+
+def check_killed_saves(indexes: list[annidx.Index], path: Path, count: int) -> None:
+    indexes[0].save(path)
+    reader = Reader(path)
+    old, replaced = killed_saves(indexes, path, count)
+    read = reader.end()
+    print(f"{count} saves killed: {old} before, {replaced} after the new file took over; {read} reads")
+    assert old + replaced == count
+    assert old > 0 and replaced > 0 and read > 0, "all were killed at the same place"
+
+
+def test_saves_that_are_killed(indexes: list[annidx.Index], tmp_path: Path) -> None:
+    check_killed_saves(indexes, tmp_path / "index.annidx", KILLED_QUICK)
+
+
+@pytest.mark.slow
+def test_many_saves_that_are_killed(indexes: list[annidx.Index], tmp_path: Path) -> None:
+    check_killed_saves(indexes, tmp_path / "index.annidx", KILLED_MANY)
+
+
+# ---- calls of the system that fail ---------------------------------------------------------------
+
+FAULTS_C = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* What to do at the n-th call of a function: an errno to fail with, or one of these. */
+enum { SHORT = -1, DIE = -2 };
+
+static const char *armed = "";
+static int calls_left, action, fired;
+
+void fault_arm(const char *name, int nth, int what) {
+  armed = strdup(name);
+  calls_left = nth;
+  action = what;
+  fired = 0;
+}
+int fault_disarm(void) {
+  armed = "";
+  return fired;
+}
+
+static int is_due(const char *name) {
+  if (strcmp(armed, name) != 0 || --calls_left != 0) return 0;
+  fired = 1;
+  if (action == DIE) raise(SIGKILL);
+  return 1;
+}
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+#define FAIL(name) if (is_due(#name) && action > 0) { errno = action; return -1; }
+
+static ssize_t shortened(size_t bytes) { return action == SHORT ? (ssize_t)(bytes / 2 + 1) : 0; }
+
+ssize_t write(int file, const void *data, size_t bytes) {
+  if (is_due("write")) {
+    if (action > 0) { errno = action; return -1; }
+    bytes = shortened(bytes);
+  }
+  return REAL(write)(file, data, bytes);
+}
+int fsync(int file) { FAIL(fsync) return REAL(fsync)(file); }
+int close(int file) {
+  if (is_due("close")) { REAL(close)(file); errno = action; return -1; }
+  return REAL(close)(file);
+}
+int rename(const char *from, const char *to) { FAIL(rename) return REAL(rename)(from, to); }
+int open(const char *path, int flags, ...) {
+  va_list more;
+  va_start(more, flags);
+  const int mode = flags & O_CREAT ? va_arg(more, int) : 0;
+  va_end(more);
+  FAIL(open) return REAL(open)(path, flags, mode);
+}
+int posix_fallocate(int file, off_t offset, off_t bytes) {
+  if (is_due("posix_fallocate") && action > 0) return action;
+  return REAL(posix_fallocate)(file, offset, bytes);
+}
+void *mmap(void *place, size_t bytes, int access, int flags, int file, off_t offset) {
+  if (file >= 0 && is_due("mmap")) { errno = action; return MAP_FAILED; }
+  return REAL(mmap)(place, bytes, access, flags, file, offset);
+}
+"""
+SHORT, DIE = -1, -2
+
+# Runs in a process with the library preloaded. The file holds generation 0; what fails would have
+# made it generation 1. Prints one line of JSON for each fault that came about.
+FAULTY_WORK = """
+import ctypes, json, os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import test_save_faults as faults
+
+path, job, call, action = Path(sys.argv[2]), sys.argv[3], sys.argv[4], int(sys.argv[5])
+shim = ctypes.CDLL(None)
+fresh = faults.built(1)
+for nth in range(1, 40):
+    faults.built(0).save(path)
+    work = faults.JOBS[job](fresh)
+    failure = None
+    shim.fault_arm(call.encode(), nth, action)
+    try:
+        work(path)
+    except OSError as error:
+        failure = [error.errno, error.filename]
+    fired = shim.fault_disarm()
+    if not fired:
+        break
+    print(json.dumps({
+        "nth": nth, "failure": failure, "generation": faults.generation_in(path),
+        "names": faults.names_in(path.parent),
+    }), flush=True)
+"""
+
+
+def save_job(index: annidx.Index) -> Callable[[Path], object]:
+    return index.save
+
+
+def build_job(index: annidx.Index) -> Callable[[Path], object]:
+    """Build generation 1 in place."""
+    unbuilt = annidx.Index(DIM, "manhattan")
+    unbuilt.add_items(np.full((ITEMS, DIM), 1, np.float32))
+    return lambda path: unbuilt.build(n_jobs=1, out=path)
+
+
+JOBS = {"save": save_job, "build": build_job}
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that fails."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("shim")
+    (folder / "faults.c").write_text(FAULTS_C, encoding="ascii")
+    library = folder / "faults.so"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", library, folder / "faults.c", "-ldl"],
+        check=True,
+    )
+    return library
+
+
+Fault = dict[str, Any]
+
+
+def faults_of(shim: Path, path: Path, job: str, call: str, action: int) -> list[Fault]:
+    """Do a job once for each place at which the call can fail; tell what came of each."""
+    preload = os.environ.get("LD_PRELOAD", "")  # a sanitizer's library stays the first
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", FAULTY_WORK, str(Path(__file__).parent)),
+            *(str(path), job, call, str(action)),
+        ],
+        env={**os.environ, "LD_PRELOAD": f"{preload} {shim}".strip()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == (-signal.SIGKILL if action == DIE else 0), done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found or action == DIE, f"{call} is never called"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("job", "call", "number"),
+    [
+        ("save", "write", errno.EIO),
+        ("save", "write", errno.ENOSPC),
+        ("save", "fsync", errno.EIO),
+        ("save", "rename", errno.EACCES),
+        ("save", "open", errno.EMFILE),
+        ("save", "close", errno.EIO),
+        ("build", "posix_fallocate", errno.ENOSPC),
+        ("build", "mmap", errno.ENOMEM),
+        ("build", "fsync", errno.EIO),
+        ("build", "rename", errno.EROFS),
+    ],
+)
+def test_calls_that_fail(shim: Path, tmp_path: Path, job: str, call: str, number: int) -> None:
+    path = tmp_path / "index.annidx"
+    raised = 0
+    for fault in faults_of(shim, path, job, call, number):
+        assert fault["names"] == [path.name], "a temporary file stays behind"
+        if fault["failure"] is None:
+            assert fault["generation"] == 1  # a failure without consequence, as of closing a folder
+            continue
+        raised += 1
+        assert fault["failure"] == [number, str(path)]
+        assert fault["generation"] in (0, 1)
+        # Until the new name is made durable, and but for looking at the new file, all is as it was.
+        if call in ("write", "rename", "posix_fallocate"):
+            assert fault["generation"] == 0
+    assert raised > 0
+
+
+@pytest.mark.parametrize("action", [SHORT, errno.EINTR])
+def test_writes_that_are_cut_short_go_on(shim: Path, tmp_path: Path, action: int) -> None:
+    for fault in faults_of(shim, tmp_path / "index.annidx", "save", "write", action):
+        assert fault["failure"] is None and fault["generation"] == 1
+
+
+@pytest.mark.parametrize("call", ["write", "fsync", "rename", "close"])
+def test_power_lost_at_a_call(shim: Path, tmp_path: Path, call: str) -> None:
+    """The process ends at the very call, before it is made."""
+    path = tmp_path / "index.annidx"
+    faults_of(shim, path, "save", call, DIE)
+    assert generation_in(path) == 0
+
+
+# ---- limits and permissions ----------------------------------------------------------------------
+
+
+def test_files_that_may_not_grow(tmp_path: Path, run_python: Callable[..., Any]) -> None:
+    """A limit on file sizes is met as a full disk is."""
+    done = run_python(
+        "import errno, os, resource, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "import test_save_faults as faults\n"
+        "folder = Path(sys.argv[2]); folder.mkdir()\n"
+        "path = folder / 'index.annidx'\n"
+        "faults.built(0).save(path)\n"
+        "fresh = faults.built(1)\n"
+        "for limit in (0, 100, 4096, path.stat().st_size - 1):\n"
+        "    for job in faults.JOBS.values():\n"
+        "        work = job(fresh)\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))\n"
+        "        try:\n"
+        "            work(path)\n"
+        "        except OSError as error:\n"
+        "            assert (error.errno, error.filename) == (errno.EFBIG, str(path)), error\n"
+        "        else:\n"
+        "            raise AssertionError('written beyond the limit')\n"
+        "        resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))\n"
+        "        assert faults.generation_in(path) == 0\n"
+        "        assert faults.names_in(folder) == [path.name]\n"
+        "fresh.save(path)\n"
+        "assert faults.generation_in(path) == 1\n",
+        str(Path(__file__).parent),
+        str(tmp_path / "files"),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of one mebibyte."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mounted = shutil.which("mount") and subprocess.run(command, capture_output=True).returncode == 0
+    if not mounted:
+        pytest.skip("mounting a small disk is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("job", sorted(JOBS))
+def test_a_disk_that_is_full(indexes: list[annidx.Index], small_disk: Path, job: str) -> None:
+    path = small_disk / "index.annidx"
+    indexes[0].save(path)
+    size = path.stat().st_size
+    assert size > 1 << 19, "two files would fit"
+    with pytest.raises(OSError) as caught:
+        JOBS[job](indexes[1])(path)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(path))
+    assert generation_in(path) == 0
+    assert names_in(small_disk) == [path.name]
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[None]:
+    """Permissions that count: the superuser is above them."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)
+
+
+@pytest.fixture
+def closed_folder(indexes: list[annidx.Index]) -> Iterator[Path]:
+    """A folder with a file of generation 0 in which nothing may be written."""
+    folder = Path(tempfile.mkdtemp())
+    indexes[0].save(folder / "index.annidx")
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("job", sorted(JOBS))
+def test_permission_denied(
+    indexes: list[annidx.Index], closed_folder: Path, ordinary_user: None, job: str
+) -> None:
+    path = closed_folder / "index.annidx"
+    work = JOBS[job](indexes[1])
+    with pytest.raises(PermissionError) as caught:
+        work(path)
+    assert (caught.value.errno, caught.value.filename) == (errno.EACCES, str(path))
+    assert generation_in(path) == 0
+    assert names_in(closed_folder) == [path.name]
+
+
+def test_reading_denied(closed_folder: Path, request: pytest.FixtureRequest) -> None:
+    path = closed_folder / "index.annidx"
+    path.chmod(0)
+    request.getfixturevalue("ordinary_user")
+    with pytest.raises(PermissionError) as caught:
+        annidx.load(path)
+    assert (caught.value.errno, caught.value.filename) == (errno.EACCES, str(path))
+
+
+# ---- out of memory -------------------------------------------------------------------------------
+
+
+def limit_growth(spare: int) -> None:
+    """Let this process take so many bytes more; a negative number lifts the limit."""
+    if spare < 0:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        return
+    with open("/proc/self/statm", encoding="ascii") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.RLIM_INFINITY))
+
+
+def run_here(run_python: Callable[..., Any], script: str, *arguments: str) -> str:
+    """Run a script that knows this module as `faults`; returns what it printed."""
+    start = "import sys; sys.path.insert(0, sys.argv[1])\nimport test_save_faults as faults\n"
+    done = run_python(start + script, str(Path(__file__).parent), *arguments, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    printed: str = done.stdout
+    return printed
+
+
+def test_no_room_for_the_mapping(tmp_path: Path, run_python: Callable[..., Any]) -> None:
+    path = tmp_path / "index.annidx"
+    with open(path, "wb") as file:
+        file.truncate(1 << 36)
+    run_here(
+        run_python,
+        "import annidx, errno\n"
+        "faults.limit_growth(1 << 30)\n"
+        "try:\n"
+        "    annidx.load(sys.argv[2])\n"
+        "except OSError as error:\n"
+        "    assert (error.errno, error.filename) == (errno.ENOMEM, sys.argv[2]), error\n"
+        "else:\n"
+        "    raise AssertionError('mapped beyond the limit')\n",
+        str(path),
+    )
+
+
+# Adds and builds under limits from next to nothing on, until each once succeeded. Whatever failed
+# is done again without a limit, and must come to the same as if nothing had happened.
+OUT_OF_MEMORY = """
+import annidx, numpy as np
+rng = np.random.default_rng(1)
+vectors = rng.standard_normal((6_000, 48), dtype=np.float32)
+ids = [f"item {i}" for i in range(6_000)]
+
+def grown(spare, work):
+    faults.limit_growth(spare)
+    try:
+        work()
+    except MemoryError:
+        return False
+    finally:
+        faults.limit_growth(-1)
+    return True
+
+def one(spare, jobs):
+    index = annidx.Index(48, "euclidean")
+    index.add_items(vectors[:3_000], ids=ids[:3_000])
+    added = grown(spare, lambda: index.add_items(vectors[3_000:], ids=ids[3_000:]))
+    assert len(index) == (6_000 if added else 3_000)
+    if not added:
+        index.add_items(vectors[3_000:], ids=ids[3_000:])
+    was_built = grown(spare, lambda: index.build(n_jobs=jobs, seed=3))
+    assert index.built == was_built
+    if not was_built:
+        index.build(n_jobs=jobs, seed=3)
+    found = index.query_items("item 5", k=3, include_self=True)
+    assert found[0][0] == "item 5"
+    return added, was_built, index.info()["identity"]
+
+jobs = int(sys.argv[2])
+expected = one(1 << 40, jobs)[2]
+failed_adds = failed_builds = 0
+spare = 1 << 12
+while True:
+    added, was_built, identity = one(spare, jobs)
+    assert identity == expected
+    failed_adds += not added
+    failed_builds += not was_built
+    if added and was_built:
+        break
+    spare = spare * 5 // 4
+print(failed_adds, failed_builds)
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_out_of_memory_leaves_the_index_usable(run_python: Callable[..., Any], jobs: int) -> None:
+    failed_adds, failed_builds = map(int, run_here(run_python, OUT_OF_MEMORY, str(jobs)).split())
+    assert failed_adds > 0 and failed_builds > 3
