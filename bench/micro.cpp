@@ -18,6 +18,7 @@
 #include "error.h"
 #include "index.h"
 #include "kernels.h"
+#include "tuning.h"
 
 namespace {
 
@@ -33,7 +34,7 @@ constexpr std::size_t kRerankRows = 128;
 constexpr int kSamples = 21;
 constexpr double kSampleNs = 2e6;
 
-// ---- clock ---------------------------------------------------------------------------------------
+// ---- clock --------------------------------------------------------------------------------------
 
 // Processor time of this thread: what others do on its core meanwhile does not count.
 double now_ns() {
@@ -68,7 +69,7 @@ double ns_per_call(Work work) {
 // Keeps the compiler from dropping what is computed only to be timed.
 volatile double g_sink;
 
-// ---- operands ------------------------------------------------------------------------------------
+// ---- operands -----------------------------------------------------------------------------------
 
 // Pages of 4 KiB, as those of a mapped file.
 std::uint8_t* allocate(std::size_t bytes) {
@@ -140,7 +141,7 @@ struct Place {
 constexpr Place kL2{"L2", kCached};
 constexpr Place kMemory{"memory", kUncached};
 
-// ---- what is printed -----------------------------------------------------------------------------
+// ---- what is printed ----------------------------------------------------------------------------
 
 // One call does `units` units of work and reads `bytes` bytes that lie in `place`.
 void print(const Kernels& level, const std::string& kernel, const char* place, const char* unit,
@@ -156,7 +157,7 @@ void print_probe(const char* name, double value) {
   std::printf("{\"probe\": \"%s\", \"value\": %.5g}\n", name, value);
 }
 
-// ---- the machine ---------------------------------------------------------------------------------
+// ---- the machine --------------------------------------------------------------------------------
 
 #if defined(__x86_64__)
 #define ANNIDX_WIDEST __attribute__((target_clones("default", "avx2", "avx512f")))
@@ -209,11 +210,13 @@ void probe_machine(const Memory& memory) {
   print_probe("memory GB/s", read_bandwidth(memory, kUncached));
 }
 
-// ---- kernels of a query --------------------------------------------------------------------------
+// ---- kernels of a query -------------------------------------------------------------------------
 
-// Leaves in random order, the next one prefetched meanwhile, as a query reads them.
+// Leaves in random order, the start of the next one prefetched meanwhile, as a query reads them.
 void time_scan_codes(const Kernels& level, const Memory& memory, std::size_t n_codes,
                      const Place& place) {
+  constexpr std::size_t prefetched = annidx::tuning::kPrefetchBytes;
+  constexpr std::size_t scalar_bytes = kLeafPoints * sizeof(float);
   const std::size_t leaf_bytes = kLeafPoints * n_codes / 2;
   Random random;
   const auto luts = random.integers<std::uint8_t>(n_codes * 16, 0, 255);
@@ -226,15 +229,15 @@ void time_scan_codes(const Kernels& level, const Memory& memory, std::size_t n_c
   std::size_t leaf = walk.next();
   const double ns = ns_per_call([&] {
     const std::size_t next = walk.next();
-    annidx::prefetch_l2(memory.bytes + next * leaf_bytes, leaf_bytes);
-    annidx::prefetch_l2(memory.zeros + next * kLeafPoints, kLeafPoints * sizeof(float));
+    annidx::prefetch_l2(memory.bytes + next * leaf_bytes, std::min(prefetched, leaf_bytes));
+    annidx::prefetch_l2(memory.zeros + next * kLeafPoints, std::min(prefetched, scalar_bytes));
     level.scan_codes_additive(memory.bytes + leaf * leaf_bytes, kLeafPoints, n_codes, luts.data(),
                               0.0f, 1.0f, memory.zeros + leaf * kLeafPoints, threshold, 0, nullptr,
                               {scores.data(), slots.data()});
     leaf = next;
   });
   print(level, "scan_codes " + std::to_string(n_codes), place.name, "point", kLeafPoints,
-        leaf_bytes + kLeafPoints * sizeof(float), ns);
+        leaf_bytes + scalar_bytes, ns);
 }
 
 // Whole rows, leaf by leaf in random order; `scan` gets the leaf's first row.
@@ -392,7 +395,7 @@ void time_exact_distances(const Kernels& level, const Memory& memory) {
   });
 }
 
-// ---- kernels of a build --------------------------------------------------------------------------
+// ---- kernels of a build -------------------------------------------------------------------------
 
 void time_panel_dot(const Kernels& level) {
   constexpr std::size_t kRows = 64;
@@ -457,7 +460,7 @@ int run_kernels() {
   return 0;
 }
 
-// ---- queries -------------------------------------------------------------------------------------
+// ---- queries ------------------------------------------------------------------------------------
 
 int run_queries(const char* index_path, const char* query_path, std::uint32_t k, double recall,
                 double seconds) {

@@ -43,17 +43,10 @@ from bench.report import write_json
 
 CORE = HERE.parent / "src_c"
 BUILT = HERE.parent / "build" / "micro"
-# The extension's own flags, and frame pointers for perf.
-FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-ffp-contract=off",
-    "-fno-omit-frame-pointer",
-    "-mno-omit-leaf-frame-pointer",
-    "-pthread",
-)
+# Those of the extension.
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-pthread")
 CALL_REPEATS = 15
-PERF_HERTZ = 4999
+PERF_HERTZ = 1999
 CACHE_LINE = 64
 RECALL_SAMPLE = 200
 
@@ -199,8 +192,8 @@ def _time_core(
 
 def _time_call(call: Callable[[], object]) -> float:
     """Median microseconds of a call."""
-    timer = timeit.Timer(call)
-    count = max(1, int(0.02 / timer.timeit(1)))
+    timer = timeit.Timer(call, timer=time.thread_time)
+    count = max(1, int(0.02 / timer.timeit(100) * 100))
     return 1e6 * float(np.median(timer.repeat(CALL_REPEATS, count))) / count
 
 
@@ -248,25 +241,33 @@ def build(raw: RawSet, file: Path) -> dict[str, float]:
 
 # ---- a query by stages ------------------------------------------------------------------------
 
-# By what a call chain, from its end upwards, meets first.
+# By the function of a call chain, from its end upwards, that is met first; in the order of a query.
 STAGES = {
-    "Searcher::keep_": "select among scanned",
+    "Searcher::prepare_scan": "tables",
+    "Searcher::prepare": "other forms of the query",
+    "annidx::route": "route",
     "Searcher::scan_leaves": "scan",
     "Searcher::rerank": "re-rank",
     "Searcher::score_exactly": "exact",
-    "annidx::route": "route",
-    "Searcher::prepare_scan": "tables",
-    "Searcher::prepare": "other forms of the query",
 }
 REST = "rest"
+# What several stages call.
+PARTS = {
+    "annidx::prefetch_l2": "prefetch",
+    "near_bound": "selection",
+    "compact_at_most": "selection",
+    "select_at_most": "selection",
+    "sort_best": "sort",
+}
 
 
-def _stage(chain: Iterable[str]) -> str:
-    for frame in chain:
-        for mark, stage in STAGES.items():
-            if mark in frame:
-                return stage
-    return REST
+def _met(chain: Iterable[str], names: dict[str, str]) -> str | None:
+    return next((names[mark] for frame in chain for mark in names if mark in frame), None)
+
+
+def _stage(chain: Sequence[str]) -> str:
+    stage, part = _met(chain, STAGES), _met(chain, PARTS)
+    return REST if stage is None else stage if part is None else f"{stage}: {part}"
 
 
 def stage_shares(
@@ -276,17 +277,19 @@ def stage_shares(
     with tempfile.TemporaryDirectory() as folder:
         raw, data = Path(folder) / "queries.raw", Path(folder) / "perf.data"
         raw.write_bytes(np.ascontiguousarray(queries).tobytes())
-        record = ["perf", "record", "-q", "-F", PERF_HERTZ, "--call-graph", "fp", "-o", data, "--"]
-        command = [*record, program, "query", index, raw, k, recall, 4.0]
+        record = ["perf", "record", "-q", "-F", PERF_HERTZ, "--call-graph", "dwarf,4096"]
+        command = [*record, "-o", data, "--", program, "query", index, raw, k, recall, 4.0]
         try:
             _answers(command)
         except (OSError, subprocess.CalledProcessError):
             return None
-        script = ["perf", "script", "-i", str(data), "-F", "ip,sym"]
+        script = ["perf", "script", "-i", str(data), "-F", "ip,sym", "--no-inline"]
         text = subprocess.run(script, capture_output=True, text=True, check=True).stdout
     chains = [chain.splitlines() for chain in text.split("\n\n")]
     counts = Counter(_stage(c) for c in chains if any("Searcher::run" in frame for frame in c))
-    return {stage: count / counts.total() for stage, count in counts.most_common()}
+    order = [*STAGES.values(), REST]
+    ordered = sorted(counts, key=lambda stage: (order.index(stage.split(":")[0]), stage))
+    return {stage: counts[stage] / counts.total() for stage in ordered}
 
 
 def _bytes_read(info: dict[str, Any], setting: dict[str, Any]) -> dict[str, float]:

@@ -22,9 +22,10 @@ namespace {
 
 // Annoy numbers nodes with signed 32-bit integers.
 constexpr std::uint64_t kMaxNodes = 0x7FFFFFFF;
-// Items, inner nodes and roots that opening looks at, each evenly spread: all of a small file, and
-// a bounded number of pages of a large one.
-constexpr std::uint64_t kSampledNodes = 256;
+// Opening looks at all nodes of a file of up to so many bytes, and of a larger one at so many items,
+// inner nodes and roots, evenly spread: each may be a read from the disk.
+constexpr std::uint64_t kWhollyCheckedBytes = 1 << 20;
+constexpr std::uint64_t kSampledNodes = 64;
 // Rows fetched ahead of the one whose distance is computed.
 constexpr std::size_t kRowsAhead = 4;
 constexpr std::size_t kKeptCandidates = 1 << 16;
@@ -220,6 +221,9 @@ struct AnnoyFile::State {
   void find_roots();
   void check_tail(std::uint32_t first_root) const;
   void check_short_tail(std::uint32_t first_root) const;
+  std::uint64_t sampled_of(std::uint64_t nodes) const noexcept {
+    return file.bytes() <= kWhollyCheckedBytes ? nodes : std::min(nodes, kSampledNodes);
+  }
   void check_sample() const;
   void check_item(std::uint32_t item) const;
   void check_kept_norm(std::uint32_t item) const;
@@ -331,9 +335,8 @@ void AnnoyFile::State::check_short_tail(std::uint32_t first_root) const {
     fail_at(first_root, "and what follows count too few items: truncated");
   }
   if (n_items == 0) return;
-  const std::uint32_t checked = static_cast<std::uint32_t>(std::min<std::uint64_t>(n_nodes, kSampledNodes));
   const std::vector<std::byte> zeros(layout.node_bytes - 4);
-  for (std::uint32_t node = 1; node < checked; ++node) {
+  for (std::uint32_t node = 1; node < sampled_of(n_nodes); ++node) {
     if (std::memcmp(node_at(node) + 4, zeros.data(), zeros.size()) != 0) {
       fail_at(node, "is not the root of a single item: truncated");
     }
@@ -341,9 +344,9 @@ void AnnoyFile::State::check_short_tail(std::uint32_t first_root) const {
 }
 
 void AnnoyFile::State::check_sample() const {
-  const auto spread = [](std::uint32_t first, std::uint32_t end, const auto& check) {
+  const auto spread = [this](std::uint32_t first, std::uint32_t end, const auto& check) {
     const std::uint64_t count = end - first;
-    const std::uint64_t sampled = std::min(count, kSampledNodes);
+    const std::uint64_t sampled = sampled_of(count);
     for (std::uint64_t i = 0; i < sampled; ++i) {
       check(first + static_cast<std::uint32_t>(i * count / sampled));
     }

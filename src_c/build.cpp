@@ -113,9 +113,11 @@ std::vector<float> mean_of(const WorkRows& rows) {
   std::vector<double> sums(rows.dim());
   std::vector<float> vector(rows.dim());
   const std::vector<Row> sample = spread_rows(rows.size(), kMeanRows, 0);
-  for (Row row : sample) {
-    rows.load_one(row, vector.data());
+  constexpr std::size_t kReleaseRows = 1024;
+  for (std::size_t i = 0; i < sample.size(); ++i) {
+    rows.load_one(sample[i], vector.data());
     for (std::uint32_t j = 0; j < rows.dim(); ++j) sums[j] += vector[j];
+    if (i % kReleaseRows == 0) rows.source().release_pages(0, sample[i]);
   }
   std::vector<float> mean(rows.dim());
   for (std::uint32_t j = 0; j < rows.dim(); ++j) {
@@ -174,6 +176,8 @@ class Build {
   void fill_leaf(std::uint32_t leaf, struct LeafScratch* scratch);
   void fill_further_trees();
   void calibrate();
+  void seal();
+  void release_image();
 
   WorkRows work_rows() const { return WorkRows(source_, transform_); }
   const Partition& first_tree() const { return partitions_[0]; }
@@ -300,6 +304,7 @@ void Build::train_codes() {
           kernels().axpy(-1.0f, &stored_centres_[std::size_t{leaf_of[sample[i]]} * dim_],
                          &residuals[i * dim_], dim_);
         }
+        source_.release_pages(sample[begin], sample[end - 1]);
       },
       plan_.monitor);
   model_ = CodeModel::train(residuals, dim_, plan_.n_threads, plan_.monitor);
@@ -592,10 +597,8 @@ void Build::fill_leaves() {
           }
         },
         plan_.monitor, "leaves");
-    if (plan_.memory_limit) {
-      source_.release_pages(0, static_cast<Row>(items_));
-      memory_->release(0, memory_->bytes());
-    }
+    source_.release_pages(0, static_cast<Row>(items_));
+    release_image();
   }
 }
 
@@ -711,10 +714,23 @@ class BorrowedImage final : public Memory {
 
 }  // namespace
 
+// Gives the image's pages back to its file, where memory is limited.
+void Build::release_image() {
+  if (plan_.memory_limit) memory_->release(0, memory_->bytes());
+}
+
+void Build::seal() {
+  format::seal_image(image_, [this](std::uint64_t, std::uint64_t) {
+    release_image();
+    if (plan_.monitor) plan_.monitor->poll();
+  });
+}
+
 void Build::calibrate() {
-  format::seal_image(image_);
+  seal();
   const LoadedImage loaded(std::make_unique<BorrowedImage>(image_, memory_->bytes()), "the build");
   CalibrationQueries queries;
+  if (plan_.memory_limit) queries.release_pages = [this] { release_image(); };
   std::vector<std::byte> rows;
   if (plan_.queries) {
     queries.rows = plan_.queries;
@@ -769,7 +785,7 @@ std::unique_ptr<Memory> Build::run() {
   fill_further_trees();
   for (std::uint32_t t = 0; t < plan_.n_trees; ++t) fill_groups(t);
   if (plan_.measure_recall) calibrate();
-  format::seal_image(image_);
+  seal();
   return std::move(memory_);
 }
 

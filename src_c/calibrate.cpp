@@ -93,7 +93,7 @@ double CurveMeasurement::cost(std::uint64_t candidates, std::uint32_t rerank,
 double CurveMeasurement::less_standard_error(double recall, std::size_t k_index) const {
   const double trials = static_cast<double>(in_half(1)) *
                         std::sqrt(static_cast<double>(std::max<std::uint64_t>(1, wanted_[k_index])));
-  return trials > 0.0 ? recall - std::sqrt(recall * (1.0 - recall) / trials) : recall;
+  return trials > 0.0 ? std::max(0.0, recall - std::sqrt(recall * (1.0 - recall) / trials)) : 0.0;
 }
 
 void CurveMeasurement::find_truth() {
@@ -126,6 +126,7 @@ void CurveMeasurement::find_truth() {
                 keys.empty() ? 0.0 : keys[std::min<std::size_t>(wanted_[k], keys.size()) - 1];
           }
         }
+        if (queries_.release_pages) queries_.release_pages();
       },
       monitor_, "recall truth");
 }
@@ -162,6 +163,7 @@ HitTable CurveMeasurement::measure_level(std::uint64_t candidates) {
           count_hits(i, searcher.trace(view_, query(i), candidates, tuning::kTraceDepth, excluded(i)),
                      &tables[worker]);
         }
+        if (queries_.release_pages) queries_.release_pages();
       },
       monitor_);
   for (std::size_t i = 1; i < tables.size(); ++i) tables[0].merge(tables[i]);
@@ -217,7 +219,9 @@ std::vector<format::CurvePoint> CurveMeasurement::run() {
     for (std::size_t k = 0; k < ks_.size(); ++k) {
       for (std::size_t r = 0; r < kRerankCount; ++r) {
         for (std::size_t e = 0; e < kExactCount; ++e) {
-          const auto recall = [&](std::size_t half) {
+          const auto recall = [&](std::size_t wanted_half) {
+            // A single query is its own check.
+            const std::size_t half = in_half(wanted_half) > 0 ? wanted_half : 0;
             const double possible = static_cast<double>(in_half(half) * wanted_[k]);
             return possible > 0 ? static_cast<double>(hits.at(k, r, e, half)) / possible : 1.0;
           };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "format.h"
@@ -17,6 +18,7 @@ struct CalibrationQueries {
   std::size_t row_bytes = 0;
   std::uint64_t count = 0;
   std::vector<Slot> excluded;       // the queries' own slots; empty: none
+  std::function<void()> release_pages;  // called every few queries where memory is limited; may be empty
 };
 
 // For each k, kCurvePointsPerK settings with the recall they reach, cheapest first. The settings are

@@ -605,6 +605,9 @@ Partition make_partition(const WorkRows& rows, const RowRoles& roles,
       options.n_threads, sample.rows.size(), 1024,
       [&](std::uint64_t begin, std::uint64_t end, unsigned) {
         rows.load(&sample.rows[begin], end - begin, &matrix[begin * dim]);
+        const auto ends = std::minmax_element(sample.rows.begin() + static_cast<std::ptrdiff_t>(begin),
+                                              sample.rows.begin() + static_cast<std::ptrdiff_t>(end));
+        rows.source().release_pages(*ends.first, *ends.second);
       },
       options.monitor);
 

@@ -69,8 +69,10 @@ std::size_t RowSource::input_row_bytes(InputType type) const noexcept {
   return 0;
 }
 
-void RowSource::check_rows(const void* rows, InputType type, std::uint64_t n) const {
+void RowSource::check_rows(const void* rows, InputType type, std::uint64_t n,
+                           bool borrowed) const {
   if (type != InputType::float32 && type != InputType::float16) return;
+  constexpr std::uint64_t kReleaseRows = 16'384;
   std::vector<float> decoded(type == InputType::float16 ? dim_ : 0);
   for (std::uint64_t i = 0; i < n; ++i) {
     const float* row = decoded.data();
@@ -90,6 +92,11 @@ void RowSource::check_rows(const void* rows, InputType type, std::uint64_t n) co
       throw Error(ErrorCode::invalid_argument,
                   "vectors: row " + std::to_string(i) +
                       " holds a value beyond 65504, too large for dtype float16");
+    }
+    if (borrowed && (i + 1) % kReleaseRows == 0) {
+      const std::size_t bytes = input_row_bytes(type);
+      release_borrowed(static_cast<const std::byte*>(rows) + (i + 1 - kReleaseRows) * bytes,
+                       kReleaseRows * bytes);
     }
   }
 }
@@ -118,7 +125,7 @@ void RowSource::add(const void* rows, InputType type, std::uint64_t n, bool borr
     throw Error(ErrorCode::invalid_argument,
                 "vectors: an index holds at most " + std::to_string(kMaxItems) + " items");
   }
-  check_rows(rows, type, n);
+  check_rows(rows, type, n, borrowed);
   // float16 storage converts at once: half the memory until the build.
   const bool to_half = dtype_ == Dtype::float16 && type == InputType::float32 && !borrowed;
   const InputType kept = to_half ? InputType::float16 : type;

@@ -57,7 +57,7 @@ class RowSource {
     std::unique_ptr<std::byte[]> owned;
   };
   std::size_t input_row_bytes(InputType type) const noexcept;
-  void check_rows(const void* rows, InputType type, std::uint64_t n) const;
+  void check_rows(const void* rows, InputType type, std::uint64_t n, bool borrowed) const;
   std::byte* reserve(InputType type, std::uint64_t n);
   const Segment& segment_of(Row row) const noexcept;
   const std::byte* given(const Segment& segment, Row row) const noexcept;

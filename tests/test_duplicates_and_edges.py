@@ -77,11 +77,11 @@ def test_one_item_and_its_filters(rng: Rng, metric: str) -> None:
 # ---- many equal vectors --------------------------------------------------------------------------
 
 
-def check_equal_vectors(metric: str, dtype: str, items: int) -> None:
+def check_equal_vectors(metric: str, dtype: str, items: int, **options: Any) -> None:
     """Build from one vector many times over, and find the first rows, all of them, and exactly k."""
     dim = 24
     vector = numbers(np.random.default_rng(1), 1, dim, metric)[0]
-    index = build(np.broadcast_to(vector, (items, dim)), metric, dtype)
+    index = build(np.broadcast_to(vector, (items, dim)), metric, dtype, **options)
     facts = index.info()
     assert facts["leaves"] <= items // 64 + 16
     assert facts["file_bytes"] <= items * (facts["vector_bytes"] + dim + 64) + 200_000
@@ -89,8 +89,8 @@ def check_equal_vectors(metric: str, dtype: str, items: int) -> None:
         ids, distances = index.query(vector, k=k)
         assert ids.tolist() == list(range(k))
         assert len(set(distances.tolist())) == 1
-    other = numbers(np.random.default_rng(2), 1, dim, metric)[0]
-    assert index.query(other, k=5)[0].tolist() == [0, 1, 2, 3, 4]
+    for other in numbers(np.random.default_rng(2), 5, dim, metric):
+        assert index.query(other, k=5)[0].tolist() == [0, 1, 2, 3, 4]
     assert index.query_items(items - 1, k=3)[0].tolist() == [0, 1, 2]
     assert index.query(vector, k=3, deny=[0, 2])[0].tolist() == [1, 3, 4]
     ids, _ = index.query(vector, k=items, radius=float(distances[0]))
@@ -108,7 +108,8 @@ def check_equal_vectors(metric: str, dtype: str, items: int) -> None:
     ],
 )
 def test_a_hundred_thousand_equal_vectors(metric: str, dtype: str) -> None:
-    check_equal_vectors(metric, dtype, 100_000)
+    typical = numbers(np.random.default_rng(3), 10, 24, metric)
+    check_equal_vectors(metric, dtype, 100_000, queries=typical)
 
 
 @pytest.mark.slow
@@ -119,11 +120,11 @@ def test_a_million_equal_vectors(metric: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("metric", DISTANCES)
 def test_half_of_the_vectors_are_equal(rng: Rng, metric: str) -> None:
-    given = numbers(rng, 12_000, 32, metric)
+    given = numbers(rng, 5_000, 32, metric)
     copies = np.flatnonzero(rng.random(len(given)) < 0.5)
     given[copies] = given[copies[0]]
     index = build(given, metric)
-    for k in (1, 10, 3_000):
+    for k in (1, 10, 2_000):
         assert index.query(given[copies[0]], k=k)[0].tolist() == copies[:k].tolist()
     at = index.query(given[copies[0]], k=1)[1][0]
     within = index.query(given[copies[0]], k=len(given), radius=float(at))[0]
@@ -132,16 +133,16 @@ def test_half_of_the_vectors_are_equal(rng: Rng, metric: str) -> None:
     found = index.query(given[others], k=1, n_jobs=-1)[1][:, 0]
     truth = index.query_exact(given[others], k=1, n_jobs=-1)[1][:, 0]
     assert (found <= truth * (1 + 1e-6)).mean() >= 0.9
-    assert index.info()["leaves"] <= 12_000 // 64 + 16
+    assert index.info()["leaves"] <= 5_000 // 64 + 16
 
 
 @pytest.mark.parametrize("metric", DISTANCES)
 def test_all_copies_of_each_vector_are_found(rng: Rng, metric: str) -> None:
-    """400 vectors 40 times each: copies stay together, wherever their leaves were cut."""
-    originals = np.unique(numbers(rng, 400, 40, metric), axis=0)
+    """150 vectors 40 times each: copies stay together, wherever their leaves were cut."""
+    originals = np.unique(numbers(rng, 150, 40, metric), axis=0)
     place = np.repeat(np.arange(len(originals)), 40)[rng.permutation(40 * len(originals))]
-    index = build(originals[place], metric)
-    for number in range(0, len(originals), 7):
+    index = build(originals[place], metric, queries=originals[:20])
+    for number in range(0, len(originals), 3):
         copies = np.flatnonzero(place == number)
         if metric not in ("angular", "cosine"):  # other vectors may have the same direction
             assert index.query(originals[number], k=40)[0].tolist() == copies.tolist()
@@ -156,7 +157,7 @@ def test_all_copies_of_each_vector_are_found(rng: Rng, metric: str) -> None:
 def test_ties_go_to_the_smaller_row_with_bits(rng: Rng, items: int) -> None:
     """12 bits give thirteen distances only."""
     bits = rng.integers(0, 2, (items, 12), dtype=np.uint8)
-    index = build(bits, "hamming")
+    index = build(bits, "hamming", queries=bits[:50])
     for query in rng.integers(0, 2, (20, 12), dtype=np.uint8):
         for k in (1, 10, 300):
             rows, distances = oracle.nearest(query, bits, "hamming", k)
@@ -173,7 +174,7 @@ def test_ties_go_to_the_smaller_row_with_whole_numbers(
     rng: Rng, metric: str, dtype: str
 ) -> None:
     given = rng.integers(-1, 2, (5_000, 18)).astype(dtype)
-    index = build(given, metric, dtype)
+    index = build(given, metric, dtype, queries=given[:50])
     for query in rng.integers(-1, 2, (10, 18)).astype(np.float32):
         for k in (1, 10, 300):
             rows, distances = oracle.nearest(query, given, metric, k)
@@ -187,7 +188,7 @@ def test_ties_go_to_the_smaller_row_with_whole_numbers(
 
 
 @pytest.mark.parametrize("metric", ["angular", "cosine", "dot", "euclidean", "manhattan"])
-@pytest.mark.parametrize("items", [300, 5_000])
+@pytest.mark.parametrize("items", [300, 2_500])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_all_vectors_zero(metric: str, items: int, dtype: str) -> None:
     index = build(np.zeros((items, 20), dtype=np.float32), metric, dtype)
@@ -197,12 +198,13 @@ def test_all_vectors_zero(metric: str, items: int, dtype: str) -> None:
         assert ids.tolist() == [0, 1, 2, 3, 4, 5, 6]
         others = np.abs(query).sum() if metric == "manhattan" else np.sqrt((query**2).sum())
         wanted = expected.get(metric, 0.0 if metric == "dot" else others)
-        np.testing.assert_allclose(distances, wanted, rtol=1e-12)
+        # A float query of a scaled int8 index may be rounded to float32.
+        np.testing.assert_allclose(distances, wanted, rtol=1e-7 if dtype == "int8" else 1e-12)
     assert len(index.query(np.ones(20), k=items + 5)[0]) == items
 
 
 @pytest.mark.parametrize("metric", ["angular", "cosine"])
-@pytest.mark.parametrize("items", [300, 5_000])
+@pytest.mark.parametrize("items", [300, 2_500])
 def test_zero_vectors_among_others(rng: Rng, metric: str, items: int) -> None:
     given = rng.standard_normal((items, 20)).astype(np.float32)
     zeros = np.flatnonzero(rng.random(items) < 0.2)
@@ -220,7 +222,7 @@ def test_zero_vectors_among_others(rng: Rng, metric: str, items: int) -> None:
 @EACH_METRIC
 def test_zero_query(rng: Rng, metric: str) -> None:
     given = numbers(rng, 4_000, 20, metric)
-    index = build(given, metric)
+    index = build(given, metric, queries=given[:10])
     zero = np.zeros(20, dtype=np.float32)
     rows, distances = oracle.nearest(zero, given, metric, 12)
     ids, found = index.query(zero, k=12, recall=1.0)
@@ -231,12 +233,12 @@ def test_zero_query(rng: Rng, metric: str) -> None:
 
 @EACH_KIND
 def test_constant_dimensions(rng: Rng, metric: str, dtype: str) -> None:
-    given = numbers(rng, 3_000, 40, metric)
+    given = numbers(rng, 2_200, 40, metric)
     given[:, 5:] = given[0, 5:]
     index = build(given, metric, dtype)
     base = kept(index)
     hits = 0
-    for row in range(0, 3_000, 100):
+    for row in range(0, 2_100, 70):
         last = index.query_exact(base[row], k=10)[1][-1]
         found = index.query(base[row], k=10)[1]
         near = found >= last - 1e-6 * abs(last) if metric == "dot" else found <= last + 1e-6
@@ -247,7 +249,7 @@ def test_constant_dimensions(rng: Rng, metric: str, dtype: str) -> None:
 @pytest.mark.parametrize("size", [1e4, 1e18, 1e37])
 @pytest.mark.parametrize("metric", ["angular", "cosine", "euclidean", "manhattan", "dot"])
 def test_one_huge_outlier_spoils_nothing(rng: Rng, metric: str, size: float) -> None:
-    given = rng.standard_normal((4_000, 24)).astype(np.float32)
+    given = rng.standard_normal((2_500, 24)).astype(np.float32)
     given[1234] *= np.float32(size)
     index = build(given, metric)
     queries = given[2_000:2_100] + np.float32(0.01)

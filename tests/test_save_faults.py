@@ -502,15 +502,18 @@ def test_no_room_for_the_mapping(tmp_path: Path, run_python: Callable[..., Any])
     )
 
 
-# Adds and builds under limits from next to nothing on, until each once succeeded. Whatever failed
-# is done again without a limit, and must come to the same as if nothing had happened.
+# Adds and builds under limits from next to nothing on, until both succeed. Whatever failed is done
+# again without a limit, and must come to the same as if nothing had happened.
 OUT_OF_MEMORY = """
-import annidx, numpy as np
-rng = np.random.default_rng(1)
-vectors = rng.standard_normal((6_000, 48), dtype=np.float32)
-ids = [f"item {i}" for i in range(6_000)]
+import annidx, ctypes, numpy as np
+M_MMAP_THRESHOLD = -3
+ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 16)  # freed memory goes back: limits are felt
+ITEMS, DIM = 5_000, 24
+vectors = np.random.default_rng(1).standard_normal((ITEMS, DIM), dtype=np.float32)
+ids = [f"item {i}" for i in range(ITEMS)]
+first, rest = slice(0, ITEMS // 2), slice(ITEMS // 2, ITEMS)
 
-def grown(spare, work):
+def fits(spare, work):
     faults.limit_growth(spare)
     try:
         work()
@@ -521,37 +524,47 @@ def grown(spare, work):
     return True
 
 def one(spare, jobs):
-    index = annidx.Index(48, "euclidean")
-    index.add_items(vectors[:3_000], ids=ids[:3_000])
-    added = grown(spare, lambda: index.add_items(vectors[3_000:], ids=ids[3_000:]))
-    assert len(index) == (6_000 if added else 3_000)
-    if not added:
-        index.add_items(vectors[3_000:], ids=ids[3_000:])
-    was_built = grown(spare, lambda: index.build(n_jobs=jobs, seed=3))
+    index = annidx.Index(DIM, "euclidean")
+    index.add_items(vectors[first], ids=ids[first])
+    add = lambda: index.add_items(vectors[rest], ids=ids[rest])
+    added = fits(spare, add)
+    assert len(index) == (ITEMS if added else ITEMS // 2)
+    added or add()
+    build = lambda: index.build(n_jobs=jobs, seed=3)
+    was_built = fits(spare, build)
     assert index.built == was_built
-    if not was_built:
-        index.build(n_jobs=jobs, seed=3)
-    found = index.query_items("item 5", k=3, include_self=True)
-    assert found[0][0] == "item 5"
+    was_built or build()
+    assert index.query_items("item 5", k=3, include_self=True)[0][0] == "item 5"
     return added, was_built, index.info()["identity"]
 
-jobs = int(sys.argv[2])
+jobs, step = int(sys.argv[2]), float(sys.argv[3])
 expected = one(1 << 40, jobs)[2]
 failed_adds = failed_builds = 0
-spare = 1 << 12
+spare = 1 << 14
 while True:
-    added, was_built, identity = one(spare, jobs)
+    added, was_built, identity = one(int(spare), jobs)
     assert identity == expected
     failed_adds += not added
     failed_builds += not was_built
     if added and was_built:
         break
-    spare = spare * 5 // 4
+    spare *= step
 print(failed_adds, failed_builds)
 """
 
 
+def check_out_of_memory(run_python: Callable[..., Any], jobs: int, step: float) -> None:
+    printed = run_here(run_python, OUT_OF_MEMORY, str(jobs), str(step))
+    failed_adds, failed_builds = map(int, printed.split())
+    print(f"{failed_adds} adds and {failed_builds} builds ran out of memory, {jobs} threads")
+    assert failed_adds > 0 and failed_builds > 1
+
+
+def test_out_of_memory_leaves_the_index_usable(run_python: Callable[..., Any]) -> None:
+    check_out_of_memory(run_python, 2, 3.0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_out_of_memory_leaves_the_index_usable(run_python: Callable[..., Any], jobs: int) -> None:
-    failed_adds, failed_builds = map(int, run_here(run_python, OUT_OF_MEMORY, str(jobs)).split())
-    assert failed_adds > 0 and failed_builds > 3
+def test_out_of_memory_at_many_places(run_python: Callable[..., Any], jobs: int) -> None:
+    check_out_of_memory(run_python, jobs, 1.1)
