@@ -429,6 +429,8 @@ cdef class CoreIndex:
     ):
         """Add C-contiguous rows of an input type; ids in one of the two forms, or none."""
         cdef AddedIds ids
+        if not cnp.PyArray_IS_C_CONTIGUOUS(rows):
+            raise ValueError("vectors: expected rows that lie one after the other in memory")
         cdef const void* data = cnp.PyArray_DATA(rows)
         cdef uint64_t count = rows.shape[0]
         if int64_ids is not None:

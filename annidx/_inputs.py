@@ -170,7 +170,8 @@ def to_bits(block: npt.NDArray[Any], name: str, first_row: int) -> npt.NDArray[n
         fits = np.asarray(bits == block)
         if not fits.all():
             raise ValueError(f"{name}: {_bad_row(fits, block, first_row)}: expected 0 or 1")
-    return np.packbits(bits, axis=1)
+    # packbits follows the order of its input; the core reads rows that lie one after the other.
+    return np.ascontiguousarray(np.packbits(bits, axis=1))
 
 
 def checked_bits(

@@ -193,12 +193,17 @@ def pieces(vectors: Array) -> Iterator[Array]:
     yield vectors[:1]
     yield np.asfortranarray(vectors[1:700])
     yield vectors[700:1500].astype(np.float64)
-    yield vectors[1500:]
+    yield np.repeat(vectors[1500:1600], 2, axis=0)[::2]
+    yield np.broadcast_to(vectors[1600], (1, len(vectors[1600])))
+    yield vectors[1601:]
 
 
-def test_the_way_vectors_are_added_does_not_matter(folders: list[Path], tmp_path: Path) -> None:
-    case = next(case for case in KINDS if (case.metric, case.dtype) == ("manhattan", "float32"))
-    assert not case.text_ids
+@pytest.mark.parametrize(
+    "case", [case for case in KINDS if not case.text_ids], ids=lambda case: case.name
+)
+def test_the_way_vectors_are_added_does_not_matter(
+    case: Case, folders: list[Path], tmp_path: Path
+) -> None:
     vectors = case.vectors()
     index = annidx.Index(case.dim, case.metric, case.dtype)
     for part in pieces(vectors):

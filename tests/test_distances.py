@@ -247,6 +247,22 @@ def test_a_large_index_of_each_kind(rng: Rng, metric: str, dtype: str) -> None:
     check_all_ways(vectors, metric, dtype, queries)
 
 
+@pytest.mark.parametrize(("metric", "dtype"), oracle.KINDS)
+def test_the_layout_of_queries_does_not_matter(rng: Rng, metric: str, dtype: str) -> None:
+    given = oracle.make_vectors(rng, 90, 19, metric, dtype)[0]
+    index = annidx.Index(19, metric, dtype)
+    index.add_items(given)
+    index.build()
+    queries = given[20:44]
+    forms = [np.asfortranarray(queries), queries.astype(np.float64), queries.tolist()]
+    forms += [np.repeat(queries, 3, axis=1)[:, ::3], np.flip(np.flip(queries, 0).copy(), 0)]
+    for ask in (index.query, index.query_exact):
+        wanted = ask(np.ascontiguousarray(queries), k=5)
+        for form in forms:
+            for got, want in zip(ask(form, k=5), wanted, strict=True):
+                np.testing.assert_array_equal(got, want)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 @pytest.mark.parametrize("metric", REAL)
 def test_equal_distances_come_in_row_order(rng: Rng, metric: str, dtype: str) -> None:
