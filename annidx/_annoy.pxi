@@ -56,8 +56,6 @@ ANNOY_METRICS = {
 # what a build takes over can be freed in parts.
 cdef size_t FIRST_CHUNK_BYTES = 1 << 12
 cdef size_t LARGEST_CHUNK_BYTES = 32 << 20
-# Candidates that a query inspects at least. Reading a few leaves costs less than choosing them.
-cdef uint64_t LEAST_CANDIDATES = 2048
 # Candidates for each node of Annoy's search_k: so many that no search_k finds less than it did there,
 # where many trees' leaves fit a query more closely than one tree's. Measured on SIFT 500k, 10 trees.
 cdef double CANDIDATES_PER_NODE = 1.5
@@ -419,9 +417,18 @@ cdef class AnnoyServed(AnnoySource):
 
     cdef readonly CoreIndex core
     cdef cbool has_rows_for_ids
+    cdef uint64_t least_candidates
 
-    def __cinit__(self, CoreIndex core not None, uint32_t metric, int64_t n_items, int64_t n_trees):
+    def __cinit__(
+        self,
+        CoreIndex core not None,
+        uint32_t metric,
+        int64_t n_items,
+        int64_t n_trees,
+        uint64_t least_candidates,
+    ):
         self.core = core
+        self.least_candidates = least_candidates
         self.f = core.dim_
         self.metric = <AnnoyMetric>metric
         self.n_items = n_items
@@ -461,7 +468,7 @@ cdef class AnnoyServed(AnnoySource):
         try:
             count = min(<uint64_t>n, self.core.items)
             options.k = <uint32_t>count
-            options.search_k = max(<uint64_t>(search_k * CANDIDATES_PER_NODE), LEAST_CANDIDATES)
+            options.search_k = max(<uint64_t>(search_k * CANDIDATES_PER_NODE), self.least_candidates)
             options.exact = options.search_k >= self.core.items
             ids.resize(count)
             distances.resize(count)

@@ -43,6 +43,12 @@ _MAPPED_BYTES = 1 << 20
 # Rows that are gathered or converted at a time.
 _BLOCK_BYTES = 32 << 20
 
+# Candidates that a query inspects at least: reading a few leaves costs less than choosing them,
+# and finds near twins with certainty. Fewer where whole vectors of many dimensions are read.
+_LEAST_CANDIDATES = 2048
+_LEAST_VECTORS = 512
+_FEW_DIMS = 16
+
 _LOADED = "You can't {} a loaded index"
 _BUILT = "You can't {} a built index"
 _ADD_LOADED = "You can't add an item to a loaded index"
@@ -497,7 +503,10 @@ def _annoy_blocks(
 
 
 def _served(core: _index.Index, metric: AnnoyMetric, n_items: int) -> AnnoyServed:
-    return AnnoyServed(core, _core.ANNOY_METRICS[metric], n_items, core._info()["n_trees"])
+    facts = core._info()
+    reads_vectors = facts["scan"] == "vectors" and core.dim > _FEW_DIMS
+    least = _LEAST_VECTORS if reads_vectors else _LEAST_CANDIDATES
+    return AnnoyServed(core, _core.ANNOY_METRICS[metric], n_items, facts["n_trees"], least)
 
 
 def _items_noted(core: _index.Index) -> int:

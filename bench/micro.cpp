@@ -27,6 +27,7 @@ using annidx::Slot;
 
 constexpr std::size_t kKiB = 1024;
 constexpr std::size_t kCached = 512 * kKiB;            // fits a second-level cache
+constexpr std::size_t kShared = 32 * kKiB * kKiB;      // fits a large last-level cache
 constexpr std::size_t kUncached = 1024 * kKiB * kKiB;  // larger than last-level caches
 constexpr std::size_t kDim = 128;
 constexpr std::size_t kLeafPoints = 256;
@@ -139,6 +140,7 @@ struct Place {
   std::size_t bytes;
 };
 constexpr Place kL2{"L2", kCached};
+constexpr Place kL3{"L3", kShared};
 constexpr Place kMemory{"memory", kUncached};
 
 // ---- what is printed ----------------------------------------------------------------------------
@@ -176,9 +178,9 @@ ANNIDX_WIDEST std::uint64_t sum_words(const std::uint64_t* words, std::size_t n)
   return total;
 }
 
-// Bytes a nanosecond of reading a range again and again, in parts of at most 32 MiB.
+// Bytes a nanosecond of reading a range again and again, in parts of at most kShared.
 double read_bandwidth(const Memory& memory, std::size_t bytes) {
-  const std::size_t part = std::min<std::size_t>(bytes, 32 * kKiB * kKiB);
+  const std::size_t part = std::min(bytes, kShared);
   std::size_t at = 0;
   const double ns = ns_per_call([&] {
     const auto* words = reinterpret_cast<const std::uint64_t*>(memory.bytes + at);
@@ -206,7 +208,7 @@ void probe_machine(const Memory& memory) {
 #endif
   print_probe("L1 GB/s", read_bandwidth(memory, 16 * kKiB));
   print_probe("L2 GB/s", read_bandwidth(memory, kCached));
-  print_probe("L3 GB/s", read_bandwidth(memory, 32 * kKiB * kKiB));
+  print_probe("L3 GB/s", read_bandwidth(memory, kShared));
   print_probe("memory GB/s", read_bandwidth(memory, kUncached));
 }
 
@@ -437,14 +439,14 @@ void time_level(const Kernels& level, const Memory& memory) {
   time_route_scores(level, memory);
   time_rotation(level, memory);
   time_tables(level);
-  for (const Place& place : {kL2, kMemory}) {
+  for (const Place& place : {kL2, kL3, kMemory}) {
     time_scan_codes(level, memory, 32, place);
     time_scan_codes(level, memory, 64, place);
     time_scan_hamming(level, memory, place);
     time_scan_l1(level, memory, place);
   }
   time_near_bound(level);
-  for (const Place& place : {kL2, kMemory}) time_rerank(level, memory, place);
+  for (const Place& place : {kL2, kL3, kMemory}) time_rerank(level, memory, place);
   time_exact_distances(level, memory);
   time_panel_dot(level);
   time_encode(level);

@@ -7,9 +7,10 @@ and says where the build's time and that of its queries goes; ``--index FILE --q
 takes a finished one.
 
 A bound is the larger of two times that no implementation of the same work can beat here: the
-bytes read over the bandwidth measured for the place they lie in (L1, L2 or memory, one core
-reading in order), and the vector instructions of the kernel's loop over those that Intel cores
-since Ice Lake start in a cycle (two of 512 bits, three of 256) at the measured clock.
+bytes read over the bandwidth measured for the place they lie in (16 KiB, 512 KiB, 32 MiB or
+1 GiB; one core reading in order), and the vector instructions of the kernel's loop over those
+that Intel cores since Ice Lake start in a cycle (two of 512 bits, three of 256) at the measured
+clock. All times are processor time.
 """
 
 from __future__ import annotations
@@ -217,26 +218,31 @@ def measure_call(program: Path) -> dict[str, float]:
 
 
 class StageClock:
-    """Listens to a build's progress and gives each stretch of time to the stage that ends it."""
+    """Listens to a build's progress and gives the processor time since the last news to its stage.
+
+    Processor time of all threads: others on the machine do not count, nor does waiting.
+    """
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()
-        self._last = time.perf_counter()
+        self._last = time.process_time()
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         self.seconds[stage] += now - self._last
         self._last = now
 
 
-def build(raw: RawSet, file: Path) -> dict[str, float]:
-    """Seconds of each stage."""
+def build(raw: RawSet, file: Path) -> dict[str, Any]:
+    """Seconds from start to end, and of processor time in each stage."""
     index = annidx.Index(dim=raw.base.shape[1], metric=raw.metric)
     index.add_items(np.asarray(raw.base))
     clock = StageClock()
+    start_s = time.perf_counter()
     index.build(progress=clock)
+    seconds = time.perf_counter() - start_s
     index.save(file)
-    return dict(clock.seconds)
+    return {"threads": len(usable_cores()), "s": seconds, "processor s": dict(clock.seconds)}
 
 
 # ---- a query by stages ------------------------------------------------------------------------
@@ -399,12 +405,13 @@ def _measure_index(
 def _measure_set(program: Path, raw: RawSet, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "set.annidx"
-        stages = build(raw, file)
-        total = sum(stages.values())
+        built = build(raw, file)
+        stages = built["processor s"]
         parts = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items())
-        print(f"{raw.name}: built in {total:.2f} s: {parts}", flush=True)
+        print(f"{raw.name}: built in {built['s']:.1f} s on {built['threads']} threads", flush=True)
+        print(f"  processor s: {parts}; together {sum(stages.values()):.1f}", flush=True)
         queries = _measure_index(program, file, _queries_of(raw), options)
-    return {"name": raw.name, "build s": stages, "queries": queries}
+    return {"name": raw.name, "build": built, "queries": queries}
 
 
 def _measure(program: Path, options: argparse.Namespace, machine: dict[str, Any]) -> dict[str, Any]:

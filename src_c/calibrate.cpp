@@ -15,7 +15,7 @@ constexpr std::uint32_t kReranks[] = {16,  24,  32,  48,  64,  96,  128, 192,
                                       256, 384, 512, 768, 1024, 1536, 2048};
 constexpr std::size_t kRerankCount = sizeof(kReranks) / sizeof(kReranks[0]);
 constexpr std::size_t kExactCount = 5;
-static_assert(kReranks[kRerankCount - 1] == tuning::kTraceDepth);
+static_assert(kReranks[kRerankCount - 1] == tuning::kLargeTraceDepth);
 
 std::uint32_t exact_depth(std::uint32_t k, std::size_t step) {
   const std::uint32_t depths[kExactCount] = {k + 2, k + k / 5 + 3, k + k / 2 + 4, 2 * k + 8,
@@ -49,7 +49,13 @@ class CurveMeasurement {
  public:
   CurveMeasurement(const SearchView& view, const CalibrationQueries& queries,
                    const std::vector<std::uint32_t>& ks, unsigned n_threads, Monitor* monitor)
-      : view_(view), queries_(queries), ks_(ks), n_threads_(n_threads), monitor_(monitor) {}
+      : view_(view),
+        queries_(queries),
+        ks_(ks),
+        n_threads_(n_threads),
+        monitor_(monitor),
+        depth_(view.item_count < tuning::kLargeTraceItems ? tuning::kTraceDepth
+                                                          : tuning::kLargeTraceDepth) {}
 
   std::vector<format::CurvePoint> run();
 
@@ -71,6 +77,7 @@ class CurveMeasurement {
   const std::vector<std::uint32_t>& ks_;
   unsigned n_threads_;
   Monitor* monitor_;
+  std::uint32_t depth_;        // of the re-ranking that is looked at
   std::vector<double> truth_;  // key of the k-th true neighbour, by query and k
   std::vector<std::uint64_t> wanted_;  // min(k, items)
   std::vector<std::vector<Candidate>> measured_;  // by k
@@ -116,7 +123,7 @@ void CurveMeasurement::find_truth() {
             for (const Neighbour& n : searcher.run(view_, query(i), request)) keys.push_back(n.key);
           } else {
             for (const TracedCandidate& c : searcher.trace(view_, query(i), view_.item_count,
-                                                           tuning::kTraceDepth, excluded(i))) {
+                                                           tuning::kLargeTraceDepth, excluded(i))) {
               keys.push_back(c.key);
             }
             std::sort(keys.begin(), keys.end());
@@ -160,7 +167,7 @@ HitTable CurveMeasurement::measure_level(std::uint64_t candidates) {
       [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
         Searcher searcher;
         for (std::uint64_t i = begin; i < end; ++i) {
-          count_hits(i, searcher.trace(view_, query(i), candidates, tuning::kTraceDepth, excluded(i)),
+          count_hits(i, searcher.trace(view_, query(i), candidates, depth_, excluded(i)),
                      &tables[worker]);
         }
         if (queries_.release_pages) queries_.release_pages();
@@ -209,7 +216,7 @@ std::vector<format::CurvePoint> CurveMeasurement::run() {
   for (std::uint32_t k : ks_) wanted_.push_back(std::min<std::uint64_t>(k, view_.item_count));
   find_truth();
   measured_.assign(ks_.size(), {});
-  double candidates = std::min<double>(64.0, static_cast<double>(view_.item_count));
+  double candidates = std::min<double>(96.0, static_cast<double>(view_.item_count));
   for (bool last = false; !last;) {
     auto level = static_cast<std::uint64_t>(candidates);
     last = level >= view_.item_count;
@@ -217,7 +224,7 @@ std::vector<format::CurvePoint> CurveMeasurement::run() {
     HitTable hits = measure_level(level);
     double worst = 1.0;
     for (std::size_t k = 0; k < ks_.size(); ++k) {
-      for (std::size_t r = 0; r < kRerankCount; ++r) {
+      for (std::size_t r = 0; r < kRerankCount && kReranks[r] <= depth_; ++r) {
         for (std::size_t e = 0; e < kExactCount; ++e) {
           const auto recall = [&](std::size_t wanted_half) {
             // A single query is its own check.
@@ -232,7 +239,7 @@ std::vector<format::CurvePoint> CurveMeasurement::run() {
               {cost(level, rerank, exact), recall(0), checked,
                {ks_[k], static_cast<float>(checked), static_cast<std::uint32_t>(level), rerank,
                 exact, 0}});
-          if (r + 1 == kRerankCount && e + 1 == kExactCount) {
+          if (kReranks[r] == depth_ && e + 1 == kExactCount) {
             worst = std::min({worst, recall(0), recall(1)});
           }
         }

@@ -70,7 +70,7 @@ inline constexpr std::uint32_t kRotationRounds = 10;
 // ---- calibration -------------------------------------------------------------------------
 
 // Rows held out of training and asked as queries.
-inline constexpr std::uint64_t kHeldOutRows = 1'024;
+inline constexpr std::uint64_t kHeldOutRows = 768;
 inline constexpr std::uint32_t kHeldOutShare = 8;  // at most one row in so many
 // The curve is read as if misses were this much more frequent: held-out rows of the data are
 // easier than queries of another origin. Source: text queries fell 2 points short without it.
@@ -80,9 +80,11 @@ inline constexpr double kMostBlendedMisses = 3.0;
 inline constexpr std::uint32_t kCurvePointsPerK = 24;
 inline constexpr std::uint32_t kCurveKs[] = {1, 10, 100};
 // Settings tried: candidates grow by this factor from one leaf to all.
-inline constexpr double kCandidateGrowth = 1.4;
+inline constexpr double kCandidateGrowth = 1.5;
 // Depth of the re-ranking that calibration looks at, and of the exact scoring after it.
-inline constexpr std::uint32_t kTraceDepth = 2'048;
+inline constexpr std::uint32_t kTraceDepth = 1'024;
+inline constexpr std::uint32_t kLargeTraceDepth = 2'048;
+inline constexpr std::uint64_t kLargeTraceItems = 2'000'000;
 inline constexpr std::uint32_t kTraceExact = 448;
 // Items up to which calibration's truth is brute force (times dimension).
 inline constexpr std::uint64_t kExactTruthValues = 12'000'000;

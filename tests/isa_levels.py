@@ -1,4 +1,4 @@
-"""Owns what tests know of instruction sets: the levels this machine has, and running code on each."""
+"""Owns what tests know of instruction sets: this machine's levels, and running code on each."""
 
 from __future__ import annotations
 

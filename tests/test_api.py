@@ -111,6 +111,33 @@ def test_extreme_magnitudes(rng: Rng, metric: str, size: float) -> None:
         assert len(index.query(query, k=50)[0]) == 50
 
 
+LARGEST = """
+import sys
+import numpy as np
+import annidx
+
+metric, dtype, size = sys.argv[1], sys.argv[2], np.float32(sys.argv[3])
+signs = np.random.default_rng(0).choice([-1, 1], (3000, 17)).astype(np.float32)
+for count in (20, 3000):
+    index = annidx.Index(17, metric, dtype)
+    index.add_items(signs[:count] * size)
+    index.build(n_jobs=1)
+    index.verify()
+    assert np.isfinite(index.get_vectors(range(count))).all()
+    for ask in (index.query, index.query_exact):
+        ids, distances = ask(signs[3] * size, k=count)
+        assert ids[0] == 3 and len(ids) == count and np.isfinite(distances).all()
+"""
+
+
+@pytest.mark.parametrize("metric", ["angular", "cosine", "euclidean", "manhattan", "dot"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("size", ["3e38", "3.4028235e38"])
+def test_the_largest_floats(run_python: Any, metric: str, dtype: str, size: str) -> None:
+    result = run_python(LARGEST, metric, dtype, size, timeout=60)
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("metric", ["angular", "cosine"])
 def test_zero_vector_is_at_a_right_angle_to_all(rng: Rng, metric: str) -> None:
     given = rng.standard_normal((20, 5)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Owns the proof that a file is replaced in one step: readers see the old file or the new one, whole.
+"""Owns the proof that a file is replaced in one step: readers see the old or the new one, whole.
 
 Processes that save in a loop are killed at random moments while others read. Failing disks and
 permissions are tested elsewhere.
@@ -64,7 +64,7 @@ class Reader(threading.Thread):
         super().__init__()
         self.check, self.stop = check, stop
         self.count = 0
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
 
     def run(self) -> None:
         """Check until the others are done."""
@@ -72,7 +72,7 @@ class Reader(threading.Thread):
             while not self.stop.is_set():
                 self.check()
                 self.count += 1
-        except BaseException as failure:
+        except Exception as failure:
             self.failure = failure
 
 

@@ -81,8 +81,10 @@ class Case:
 
 
 # Codes and byte rows from 2,048 items of 17 dimensions on; vectors are scanned below.
-KINDS = [Case(metric, dtype, 2600, 19, text_ids=i % 3 == 0) for i, (metric, dtype) in
-         enumerate(oracle.KINDS)]  # fmt: skip
+KINDS = [
+    Case(metric, dtype, 2600, 19, text_ids=number % 3 == 0)
+    for number, (metric, dtype) in enumerate(oracle.KINDS)
+]
 CASES = [
     *KINDS,
     Case("angular", "float32", 2100, 40, held_out=True),
@@ -180,9 +182,7 @@ def test_building_in_a_file(case: Case, tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", vectors)
     mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
     index = case.filled(mapped)
-    index.build(
-        out=tmp_path / "built", memory_limit=192 << 20, n_jobs=1, **case.options(vectors)
-    )
+    index.build(out=tmp_path / "built", memory_limit=192 << 20, n_jobs=1, **case.options(vectors))
     index.close()
     wanted = (tmp_path / case.name).read_bytes()
     assert difference((tmp_path / "built").read_bytes(), wanted) is None
@@ -226,7 +226,9 @@ def test_another_seed_or_input_gives_other_bytes(tmp_path: Path) -> None:
     assert len(images) == 3
 
 
-def test_a_saved_copy_of_a_loaded_index_is_the_same_file(folders: list[Path], tmp_path: Path) -> None:
+def test_a_saved_copy_of_a_loaded_index_is_the_same_file(
+    folders: list[Path], tmp_path: Path
+) -> None:
     for case in CASES:
         with annidx.load(folders[0] / case.name) as index:
             index.save(tmp_path / case.name)

@@ -109,8 +109,8 @@ def built(vectors: Array, metric: str, dtype: str) -> annidx.Index:
 class Judge:
     """The true distances from one query, and how far a distance may be off.
 
-    Sums of float64 products are off by some 1e-16 of their terms. In an int8 index whose vectors were
-    scaled, the query divided by the scale may be rounded to float32 once more.
+    Sums of float64 products are off by some 1e-16 of their terms. In an int8 index whose vectors
+    were scaled, the query divided by the scale may be rounded to float32 once more.
     """
 
     def __init__(self, index: annidx.Index, base: Array, query: Array) -> None:

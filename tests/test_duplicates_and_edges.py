@@ -74,11 +74,11 @@ def test_one_item_and_its_filters(rng: Rng, metric: str) -> None:
     assert np.isnan(index.query_items([0], k=2)[1]).all()
 
 
-# ---- many equal vectors --------------------------------------------------------------------------
+# ---- many equal vectors ------------------------------------------------------------------------
 
 
 def check_equal_vectors(metric: str, dtype: str, items: int, **options: Any) -> None:
-    """Build from one vector many times over, and find the first rows, all of them, and exactly k."""
+    """Build from one vector many times over; find the first rows, all of them, and exactly k."""
     dim = 24
     vector = numbers(np.random.default_rng(1), 1, dim, metric)[0]
     index = build(np.broadcast_to(vector, (items, dim)), metric, dtype, **options)
@@ -150,7 +150,7 @@ def test_all_copies_of_each_vector_are_found(rng: Rng, metric: str) -> None:
         assert set(copies.tolist()) <= set(ids.tolist())
 
 
-# ---- ties ----------------------------------------------------------------------------------------
+# ---- ties --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("items", [500, 9_000])
@@ -170,9 +170,7 @@ def test_ties_go_to_the_smaller_row_with_bits(rng: Rng, items: int) -> None:
 
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan", "dot"])
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
-def test_ties_go_to_the_smaller_row_with_whole_numbers(
-    rng: Rng, metric: str, dtype: str
-) -> None:
+def test_ties_go_to_the_smaller_row_with_whole_numbers(rng: Rng, metric: str, dtype: str) -> None:
     given = rng.integers(-1, 2, (5_000, 18)).astype(dtype)
     index = build(given, metric, dtype, queries=given[:50])
     for query in rng.integers(-1, 2, (10, 18)).astype(np.float32):
@@ -184,7 +182,7 @@ def test_ties_go_to_the_smaller_row_with_whole_numbers(
                 assert ids.tolist() == rows.tolist(), options
 
 
-# ---- zeros, constants, outliers ------------------------------------------------------------------
+# ---- zeros, constants, outliers ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("metric", ["angular", "cosine", "dot", "euclidean", "manhattan"])
@@ -262,7 +260,7 @@ def test_one_huge_outlier_spoils_nothing(rng: Rng, metric: str, size: float) -> 
     assert index.query(given[1234], k=1)[0].tolist() == [1234]
 
 
-# ---- k, filters, radius ---------------------------------------------------------------------------
+# ---- k, filters, radius ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"recall": 0.5}, {"search_k": 1}, {"recall": 1.0}])

@@ -41,7 +41,9 @@ def made_files() -> list[tuple[str, Array, str, str]]:
             files.append((f"{metric}-{dtype}-scaled", floats, metric, dtype))
         if dtype == "float32":
             sizes = 10.0 ** random.integers(-25, 25, (200, 1))
-            files.append((f"{metric}-wild", random.standard_normal((200, 19)) * sizes, metric, dtype))
+            files.append(
+                (f"{metric}-wild", random.standard_normal((200, 19)) * sizes, metric, dtype)
+            )
     return files
 
 
@@ -113,9 +115,7 @@ def test_answers_agree_bit_for_bit(level: str, answers: dict[str, dict[str, Arra
 
 
 @pytest.mark.parametrize(("metric", "dtype"), oracle.KINDS)
-def test_every_kind_is_asked(
-    metric: str, dtype: str, answers: dict[str, dict[str, Array]]
-) -> None:
+def test_every_kind_is_asked(metric: str, dtype: str, answers: dict[str, dict[str, Array]]) -> None:
     files = {name.split()[0] for name in answers["scalar"]}
     assert len([name for name in files if name.startswith(f"{metric}-{dtype}-")]) >= 3
     assert answers["scalar"][f"{metric}-{dtype}-coded exact ids"].shape == (24, 20)

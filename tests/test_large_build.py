@@ -1,4 +1,4 @@
-"""Owns the proof that an index larger than memory can be built: resident memory stays in its budget.
+"""Owns the proof that an index larger than memory can be built: memory stays in its budget.
 
 A process of its own maps the vectors, builds with `out=` and `memory_limit=`, and tells the most
 physical memory it has held (VmHWM, mapped pages included) beyond what importing annidx took. The
@@ -72,9 +72,7 @@ def peak_of_build(
     return int(done.stdout)
 
 
-def check_budget(
-    run_python: RunPython, folder: Path, kind: tuple[str, str], limit: int
-) -> None:
+def check_budget(run_python: RunPython, folder: Path, kind: tuple[str, str], limit: int) -> None:
     """Build with little memory and with much, and compare."""
     small = peak_of_build(run_python, folder, kind, "small.annidx", limit)
     large = peak_of_build(run_python, folder, kind, "large.annidx", 0)

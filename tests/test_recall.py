@@ -2,8 +2,8 @@
 
 Queries were never in the index and come from the data's own distribution. A hit is an item that is
 not farther than the true k-th neighbour (relative tolerance 1e-6), so that ties count however they
-fall. The contract: measured recall is at most 0.01 below the target. With k = 1 each query is one yes
-or no, so two standard errors of that count are allowed as well.
+fall. The contract: measured recall is at most 0.01 below the target. With k = 1 each query is one
+yes or no, so two standard errors of that count are allowed as well.
 
 Real data lie in the folder that ANNIDX_TEST_DATA names, or in ../shared/data beside the repository;
 each data set is a folder of base.npy, query.npy and gt_distances.npy (of the 100 true neighbours).
@@ -16,6 +16,7 @@ import os
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,8 @@ def test_the_default_target_is_the_one_given_to_build(rng: Rng) -> None:
         asked = ask(rng, points, "euclidean", "float32", recall=target)
         assert asked.recall(10) == asked.recall(10, recall=target) >= target - 0.01
         recalls.append(asked.recall(10))
-    assert recalls == sorted(recalls) and recalls[0] < 0.9
+    assert recalls == sorted(recalls)
+    assert recalls[0] < 0.9
 
 
 def test_queries_from_elsewhere_set_the_target(rng: Rng) -> None:
@@ -219,7 +221,7 @@ def test_more_effort_finds_more(larger: Asked) -> None:
     efforts = (10, 100, 300, 1_000, 3_000, 10_000, len(larger.index))
     for k in (1, 10, 100):
         recalls = [larger.recall(k, search_k=effort) for effort in efforts]
-        assert all(more >= less - 0.005 for less, more in zip(recalls, recalls[1:], strict=False))
+        assert all(more >= less - 0.005 for less, more in pairwise(recalls))
 
 
 def test_inspecting_all_items_finds_all(larger: Asked) -> None:
@@ -228,9 +230,7 @@ def test_inspecting_all_items_finds_all(larger: Asked) -> None:
 
 
 @pytest.mark.parametrize(("metric", "dim"), [("dot", 40), ("angular", 64)])
-def test_inspecting_all_items_finds_all_without_structure(
-    rng: Rng, metric: str, dim: int
-) -> None:
+def test_inspecting_all_items_finds_all_without_structure(rng: Rng, metric: str, dim: int) -> None:
     asked = ask(rng, uniform(rng, 6_000, dim), metric, "float32")
     for k in (1, 10, 100):
         assert asked.recall(k, search_k=6_000) >= 0.98
@@ -239,7 +239,7 @@ def test_inspecting_all_items_finds_all_without_structure(
 def test_a_higher_target_finds_more(larger: Asked) -> None:
     for k in (1, 10, 100):
         recalls = [larger.recall(k, recall=target) for target in (0.3, 0.6, 0.8, 0.9, 0.99, 1.0)]
-        assert all(more >= less - 0.005 for less, more in zip(recalls, recalls[1:], strict=False))
+        assert all(more >= less - 0.005 for less, more in pairwise(recalls))
         assert recalls[-1] == 1.0
 
 

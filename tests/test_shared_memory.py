@@ -1,7 +1,7 @@
 """Owns the proof that processes share one copy of a file: eight of them cost little more than one.
 
-Measured as the proportional set size (PSS) that Linux accounts, in which a page that eight processes
-map counts an eighth in each.
+Measured as the proportional set size (PSS) that Linux accounts, in which a page that eight
+processes map counts an eighth in each.
 """
 
 from __future__ import annotations

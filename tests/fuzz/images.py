@@ -215,6 +215,12 @@ def with_groups(image: bytes) -> bytes:
     The library makes groups from some thousand leaves on only.
     """
     draft = Draft.of(image)
+    add_groups(draft)
+    return draft.image()
+
+
+def add_groups(draft: Draft) -> None:
+    """As `with_groups`."""
     blocks = draft.param("leaf_entries") // 16
     entries = -(-blocks // 16) * 16
     ranges = np.zeros(entries, reader.GROUP)
@@ -238,4 +244,3 @@ def with_groups(image: bytes) -> bytes:
     trees["groups"] = entries
     draft.set_array("trees", trees)
     draft.set_param("group_entries", entries)
-    return draft.image()
