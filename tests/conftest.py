@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
+import annidx
+
 # Examples must not fail because a shared machine is slow.
 settings.register_profile(
     "quick", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
@@ -33,12 +35,17 @@ RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def run_python(tmp_path: Path) -> RunPython:
-    """Run a script in a new Python whose folder is empty, so that the installed annidx is used."""
+    """Run a script in a new Python, in an empty folder, with the annidx that is tested here."""
+
+    # Also where annidx was built in place.
+    folders = [str(Path(annidx.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
     def run(script: str, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", script, *arguments],
             cwd=tmp_path,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=timeout,
