@@ -186,7 +186,10 @@ def _show_processes(out: TextIO, style: Style, path: Path) -> None:
 @contextlib.contextmanager
 def _serving(path: Path) -> Iterator[list[dict[str, Any]]]:
     """Start the processes, let them answer, and measure each while all have the file open."""
-    command = [sys.executable, "-c", "from annidx.demo import serve; serve()", os.fspath(path)]
+    # The package that runs here, whatever lies in the current folder.
+    program = "import sys; sys.path.insert(0, sys.argv.pop()); import annidx.demo as d; d.serve()"
+    package_folder = os.fspath(Path(annidx.__file__).parents[1])
+    command = [sys.executable, "-c", program, os.fspath(path), package_folder]
     pipe = subprocess.PIPE
     with contextlib.ExitStack() as stack:
         servers: list[subprocess.Popen[str]] = []

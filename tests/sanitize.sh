@@ -21,7 +21,7 @@ address_tests="tests/test_mutations.py tests/test_errors.py tests/test_follow.py
   tests/test_save_faults.py tests/test_api.py"
 thread_tests="tests/test_threads_fork_pickle.py tests/test_follow.py tests/test_publish.py"
 # Under sanitizers these measure the sanitizer: time, memory, or the compiler.
-not_here="not killed and not out_of_memory and not room_for_the_mapping and not typing"
+not_here="not killed and not out_of_memory and not room_for_the_mapping and not typing and not little_memory"
 
 # A copy of the tree with the extension built so, in $work/$1.
 build() {
