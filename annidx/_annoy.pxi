@@ -61,6 +61,9 @@ cdef size_t LARGEST_CHUNK_BYTES = 32 << 20
 cdef double CANDIDATES_PER_NODE = 1.5
 # The same for dot, where norms blur the leaves. Measured on factors 17k, 10 trees.
 cdef double DOT_CANDIDATES_PER_NODE = 2.0
+# Up to so many candidates a query reads whole leaves of the first tree only (tuning.h
+# kCandidatesPerFurtherTree): four times as many candidates then cost less than Annoy's.
+cdef uint64_t CHEAP_CANDIDATES = 4095
 # Neighbours scored exactly beside those returned: what 8 bits order wrongly is mended by them.
 cdef uint64_t SPARE_NEIGHBOURS = 2
 cdef int64_t MAX_ITEM = 0x7FFFFFFF
@@ -447,7 +450,8 @@ cdef class AnnoyServed(AnnoySource):
         cdef double factor = CANDIDATES_PER_NODE
         if self.metric == AnnoyMetric.dot:
             factor = DOT_CANDIDATES_PER_NODE
-        return max(self.least_candidates, min(<uint64_t>(search_k * factor), items - 1))
+        cdef uint64_t wanted = max(<uint64_t>(search_k * factor), min(4 * search_k, CHEAP_CANDIDATES))
+        return max(self.least_candidates, min(wanted, items - 1))
 
     cdef int read_item(self, int item, float* out) except -1:
         cdef Index* core = self.core._enter_built()

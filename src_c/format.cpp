@@ -260,8 +260,8 @@ Problem problem_of(const Shape& shape, const Params& params) {
              params.group_entries);
   expect_code_params(shape, params, all);
   expect_byte_row_params(shape, params, all);
-  all.expect(is_divisor(params.value_scale), "value_scale", "a positive number",
-             params.value_scale);
+  all.expect(is_divisor(params.value_scale) && params.value_scale <= kLargestValueScale,
+             "value_scale", "a positive number of at most 2.658e36", params.value_scale);
   all.expect(is_divisor(params.byte_scale), "byte_scale", "a positive number", params.byte_scale);
   all.expect(std::isfinite(params.byte_offset), "byte_offset", "a finite number",
              params.byte_offset);

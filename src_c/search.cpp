@@ -55,9 +55,9 @@ double key_of(const SearchView& view, const ExactQuery& query, Slot slot) {
 // that is returned: so far out, the rows' own size is below double precision.
 double to_row_units(const float* values, std::size_t dim, float scale, float* out) {
   constexpr double kLargest = 1e30;
-  double largest = static_cast<double>(kernels().max_abs(values, dim)) / scale;
-  double factor = 1.0;
-  for (; largest > kLargest; largest *= 0.5) factor *= 2.0;
+  const double largest = static_cast<double>(kernels().max_abs(values, dim)) / scale;
+  const double factor =
+      largest > kLargest ? std::exp2(std::ceil(std::log2(largest / kLargest))) : 1.0;
   for (std::size_t j = 0; j < dim; ++j) {
     out[j] = factor == 1.0 ? values[j] / scale
                            : static_cast<float>(values[j] / (scale * factor));

@@ -14,6 +14,8 @@ using Slot = std::uint32_t;
 inline constexpr std::uint64_t kMaxItems = 0xFFFFFFFEull;
 inline constexpr Row kNoRow = 0xFFFFFFFFu;
 inline constexpr std::uint32_t kMaxDim = 65535;
+// An int8 (-128 included) times it is a finite float. It has a 16-bit significand.
+inline constexpr float kLargestValueScale = 0x1.fffep120f;
 
 enum class Metric : std::uint32_t {
   angular = 1,

@@ -160,7 +160,8 @@ void RowSource::settle() {
   }
   // Below the floor a scale would not be a normal float; such data is zero for all purposes.
   constexpr float kFloor = 1e-30f;
-  value_scale_ = round_up_to_16_bits(std::max(largest / 127.0f, kFloor));
+  value_scale_ =
+      std::min(round_up_to_16_bits(std::max(largest / 127.0f, kFloor)), kLargestValueScale);
 }
 
 const RowSource::Segment& RowSource::segment_of(Row row) const noexcept {
