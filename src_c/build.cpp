@@ -38,10 +38,16 @@ std::uint64_t mix(std::uint64_t x) noexcept {
 
 // What one pass over the rows tells.
 struct RowFacts {
-  std::vector<float> norms;       // WorkSpace::unit: of the rows, in their own units
+  std::vector<float> norms;       // WorkSpace::unit: of the rows, see kept_norm
   float largest = 0.0f;           // absolute value
   float lowest = 0.0f, highest = 0.0f;
 };
+
+// 2^-8 of a norm, which is finite for kMaxDim values of the largest float; zero for zero alone.
+float kept_norm(double norm) noexcept {
+  constexpr float kLeast = std::numeric_limits<float>::denorm_min();
+  return norm > 0.0 ? std::max(kLeast, static_cast<float>(norm * 0x1p-8)) : 0.0f;
+}
 
 RowFacts examine_rows(const RowSource& source, const MetricTraits& traits, unsigned n_threads,
                       Monitor* monitor) {
@@ -63,7 +69,7 @@ RowFacts examine_rows(const RowSource& source, const MetricTraits& traits, unsig
           decode_row(source.dtype(), source.stored(static_cast<Row>(row), buffer.data()), dim,
                      values.data());
           if (traits.work == WorkSpace::unit) {
-            facts.norms[row] = static_cast<float>(
+            facts.norms[row] = kept_norm(
                 std::sqrt(kernels().dot_square_f32(values.data(), values.data(), dim).square));
           } else if (traits.work == WorkSpace::scaled) {
             part.largest = std::max(part.largest, kernels().max_abs(values.data(), dim));
@@ -173,6 +179,7 @@ class Build {
   void fill_centres(std::uint32_t tree);
   void fill_groups(std::uint32_t tree);
   void fill_leaves();
+  void level_cut_leaves();
   void fill_leaf(std::uint32_t leaf, struct LeafScratch* scratch);
   void fill_further_trees();
   void calibrate();
@@ -351,7 +358,7 @@ void Build::lay_out() {
   params_.byte_row_bytes = has_byte_copies() ? dim_ : 0;
   if (plan_.measure_recall) {
     params_.curve_points =
-        tuning::kCurvePointsPerK * static_cast<std::uint32_t>(std::size(tuning::kCurveKs));
+        tuning::kCurvePointsPerK * static_cast<std::uint32_t>(curve_ks(items_).size());
   }
   params_.given_bytes = source_.given_bytes();
   params_.value_scale = source_.value_scale();
@@ -602,6 +609,37 @@ void Build::fill_leaves() {
   }
 }
 
+// The pieces of an overfull leaf share its centre. They share the best of their route numbers too: a
+// query then reads them in the order of rows, and of equal vectors finds the first rows first.
+void Build::level_cut_leaves() {
+  const Partition& tree = first_tree();
+  auto* mults = section<float>(Section::leaf_mults);
+  auto* biases = section<float>(Section::leaf_biases);
+  auto* factors = section<float>(Section::leaf_scan_factors);
+  const std::size_t centre_bytes = sizeof(float) * dim_;
+  std::uint32_t first = 0;
+  for (std::uint32_t leaf = 1; leaf <= tree.leaf_count(); ++leaf) {
+    const float* centre = &tree.centres[std::size_t{first} * dim_];
+    if (leaf < tree.leaf_count() &&
+        std::memcmp(centre, &tree.centres[std::size_t{leaf} * dim_], centre_bytes) == 0) {
+      continue;
+    }
+    std::uint32_t best = leaf_entries_[0][first];
+    for (std::uint32_t piece = first; piece < leaf; ++piece) {
+      const std::uint32_t entry = leaf_entries_[0][piece];
+      if (mults[entry] > mults[best] || biases[entry] < biases[best]) best = entry;
+    }
+    const RouteNumbers numbers{mults[best], biases[best], factors[best]};
+    for (std::uint32_t piece = first; piece < leaf; ++piece) {
+      const std::uint32_t entry = leaf_entries_[0][piece];
+      mults[entry] = numbers.mult;
+      biases[entry] = numbers.bias;
+      factors[entry] = numbers.scan_factor;
+    }
+    first = leaf;
+  }
+}
+
 // Further trees keep lists of slots, and of their leaves only what routing needs.
 void Build::fill_further_trees() {
   const WorkRows rows = work_rows();
@@ -758,9 +796,8 @@ void Build::calibrate() {
     }
     queries.rows = rows.data();
   }
-  const std::vector<std::uint32_t> ks(std::begin(tuning::kCurveKs), std::end(tuning::kCurveKs));
   const std::vector<format::CurvePoint> curve =
-      measure_curve(loaded.search(), queries, ks, plan_.n_threads, plan_.monitor);
+      measure_curve(loaded.search(), queries, curve_ks(items_), plan_.n_threads, plan_.monitor);
   std::memcpy(section<format::CurvePoint>(Section::curve), curve.data(),
               sizeof(format::CurvePoint) * curve.size());
 }
@@ -782,6 +819,7 @@ std::unique_ptr<Memory> Build::run() {
                           section<std::uint32_t>(Section::rotation_order));
   }
   fill_leaves();
+  level_cut_leaves();
   fill_further_trees();
   for (std::uint32_t t = 0; t < plan_.n_trees; ++t) fill_groups(t);
   if (plan_.measure_recall) calibrate();

@@ -10,25 +10,55 @@
 namespace annidx {
 namespace {
 
-// Depths of re-ranking that are tried.
-constexpr std::uint32_t kReranks[] = {16,  24,  32,  48,  64,  96,  128, 192,
-                                      256, 384, 512, 768, 1024, 1536, 2048};
-constexpr std::size_t kRerankCount = sizeof(kReranks) / sizeof(kReranks[0]);
+constexpr std::size_t kMostReranks = 16;
 constexpr std::size_t kExactCount = 5;
-static_assert(kReranks[kRerankCount - 1] == tuning::kLargeTraceDepth);
 
-std::uint32_t exact_depth(std::uint32_t k, std::size_t step) {
-  const std::uint32_t depths[kExactCount] = {k + 2, k + k / 5 + 3, k + k / 2 + 4, 2 * k + 8,
+// How the settings for some k are looked for.
+struct Plan {
+  std::vector<std::uint32_t> ks;
+  std::vector<std::uint32_t> reranks;  // depths of re-ranking that are tried, ascending
+  std::uint32_t exact;                 // candidates of a query whose exact keys are known
+  std::uint64_t queries;               // asked at most
+  std::uint64_t first_level;           // candidates
+  std::uint32_t depth() const { return reranks.back(); }
+};
+
+Plan usual_plan(std::vector<std::uint32_t> ks, std::uint64_t items) {
+  Plan plan{std::move(ks),
+            {16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, tuning::kTraceDepth},
+            tuning::kTraceExact,
+            std::numeric_limits<std::uint64_t>::max(),
+            tuning::kFirstLevel};
+  if (items >= tuning::kLargeTraceItems) {
+    plan.reranks.insert(plan.reranks.end(), {1536, tuning::kLargeTraceDepth});
+  }
+  return plan;
+}
+
+// One large k: few queries tell its recall well, for each has many neighbours.
+Plan deep_plan(std::uint32_t k, std::uint64_t items) {
+  const auto times = [&](double factor) {
+    return static_cast<std::uint32_t>(std::min(factor * k, static_cast<double>(items)));
+  };
+  return {{k},
+          {times(1.06), times(1.12), times(1.25), times(1.5), times(2), times(3), times(4)},
+          times(2.1),
+          tuning::kDeepCurveQueries,
+          std::max<std::uint64_t>(k, tuning::kFirstLevel)};
+}
+
+std::uint32_t exact_depth(std::uint64_t k, std::size_t step) {
+  const std::uint64_t depths[kExactCount] = {k + 2, k + k / 5 + 3, k + k / 2 + 4, 2 * k + 8,
                                              4 * k + 16};
-  return depths[step];
+  return static_cast<std::uint32_t>(std::min(depths[step], kMaxItems));
 }
 
 // Hits of one level, by k, depth of re-ranking, depth of exact scoring and half of the queries.
 class HitTable {
  public:
-  explicit HitTable(std::size_t ks) : hits_(ks * kRerankCount * kExactCount * 2) {}
+  explicit HitTable(std::size_t ks) : hits_(ks * kMostReranks * kExactCount * 2) {}
   std::uint64_t& at(std::size_t k, std::size_t rerank, std::size_t exact, std::size_t half) {
-    return hits_[((k * kRerankCount + rerank) * kExactCount + exact) * 2 + half];
+    return hits_[((k * kMostReranks + rerank) * kExactCount + exact) * 2 + half];
   }
   void merge(const HitTable& other) {
     for (std::size_t i = 0; i < hits_.size(); ++i) hits_[i] += other.hits_[i];
@@ -47,24 +77,28 @@ struct Candidate {
 
 class CurveMeasurement {
  public:
-  CurveMeasurement(const SearchView& view, const CalibrationQueries& queries,
-                   const std::vector<std::uint32_t>& ks, unsigned n_threads, Monitor* monitor)
+  CurveMeasurement(const SearchView& view, const CalibrationQueries& queries, const Plan& plan,
+                   unsigned n_threads, Monitor* monitor)
       : view_(view),
         queries_(queries),
-        ks_(ks),
+        plan_(plan),
+        ks_(plan.ks),
         n_threads_(n_threads),
         monitor_(monitor),
-        depth_(view.item_count < tuning::kLargeTraceItems ? tuning::kTraceDepth
-                                                          : tuning::kLargeTraceDepth) {}
+        count_(std::min(queries.count, plan.queries)) {}
 
   std::vector<format::CurvePoint> run();
 
  private:
-  const std::byte* query(std::uint64_t i) const { return queries_.rows + i * queries_.row_bytes; }
-  Slot excluded(std::uint64_t i) const {
-    return queries_.excluded.empty() ? kNoRow : queries_.excluded[i];
+  // The queries asked are spread over those given.
+  std::uint64_t given(std::uint64_t i) const { return i * queries_.count / count_; }
+  const std::byte* query(std::uint64_t i) const {
+    return queries_.rows + given(i) * queries_.row_bytes;
   }
-  std::uint64_t in_half(std::size_t half) const { return (queries_.count + 1 - half) / 2; }
+  Slot excluded(std::uint64_t i) const {
+    return queries_.excluded.empty() ? kNoRow : queries_.excluded[given(i)];
+  }
+  std::uint64_t in_half(std::size_t half) const { return (count_ + 1 - half) / 2; }
   double cost(std::uint64_t candidates, std::uint32_t rerank, std::uint32_t exact) const;
   double less_standard_error(double recall, std::size_t k_index) const;
   void find_truth();
@@ -74,10 +108,11 @@ class CurveMeasurement {
 
   const SearchView& view_;
   const CalibrationQueries& queries_;
+  const Plan& plan_;
   const std::vector<std::uint32_t>& ks_;
   unsigned n_threads_;
   Monitor* monitor_;
-  std::uint32_t depth_;        // of the re-ranking that is looked at
+  std::uint64_t count_;        // queries asked
   std::vector<double> truth_;  // key of the k-th true neighbour, by query and k
   std::vector<std::uint64_t> wanted_;  // min(k, items)
   std::vector<std::vector<Candidate>> measured_;  // by k
@@ -107,9 +142,9 @@ void CurveMeasurement::find_truth() {
   const std::uint32_t deepest = *std::max_element(ks_.begin(), ks_.end());
   const bool exactly = view_.scan != Scan::codes ||
                        view_.item_count * view_.scorer->dim() <= tuning::kExactTruthValues;
-  truth_.assign(queries_.count * ks_.size(), 0.0);
+  truth_.assign(count_ * ks_.size(), 0.0);
   parallel_for(
-      n_threads_, queries_.count, 4,
+      n_threads_, count_, 4,
       [&](std::uint64_t begin, std::uint64_t end, unsigned) {
         Searcher searcher;
         std::vector<double> keys;
@@ -122,8 +157,9 @@ void CurveMeasurement::find_truth() {
             request.excluded = excluded(i);
             for (const Neighbour& n : searcher.run(view_, query(i), request)) keys.push_back(n.key);
           } else {
-            for (const TracedCandidate& c : searcher.trace(view_, query(i), view_.item_count,
-                                                           tuning::kLargeTraceDepth, excluded(i))) {
+            const TraceDepth depth{std::max(plan_.depth(), tuning::kLargeTraceDepth), plan_.exact};
+            for (const TracedCandidate& c :
+                 searcher.trace(view_, query(i), view_.item_count, depth, excluded(i))) {
               keys.push_back(c.key);
             }
             std::sort(keys.begin(), keys.end());
@@ -141,18 +177,18 @@ void CurveMeasurement::find_truth() {
 void CurveMeasurement::count_hits(std::uint64_t query, const std::vector<TracedCandidate>& traced,
                                   HitTable* hits) {
   for (std::size_t k = 0; k < ks_.size(); ++k) {
-    std::uint64_t found[kRerankCount][kExactCount] = {};
+    std::uint64_t found[kMostReranks][kExactCount] = {};
     const double last_key = truth_[query * ks_.size() + k];
     for (const TracedCandidate& candidate : traced) {
       if (candidate.key > last_key) continue;
-      for (std::size_t r = 0; r < kRerankCount; ++r) {
-        if (candidate.scan_rank >= kReranks[r]) continue;
+      for (std::size_t r = 0; r < plan_.reranks.size(); ++r) {
+        if (candidate.scan_rank >= plan_.reranks[r]) continue;
         for (std::size_t e = 0; e < kExactCount; ++e) {
           found[r][e] += candidate.rerank_rank < exact_depth(ks_[k], e);
         }
       }
     }
-    for (std::size_t r = 0; r < kRerankCount; ++r) {
+    for (std::size_t r = 0; r < plan_.reranks.size(); ++r) {
       for (std::size_t e = 0; e < kExactCount; ++e) {
         hits->at(k, r, e, query % 2) += std::min(found[r][e], wanted_[k]);
       }
@@ -163,11 +199,12 @@ void CurveMeasurement::count_hits(std::uint64_t query, const std::vector<TracedC
 HitTable CurveMeasurement::measure_level(std::uint64_t candidates) {
   std::vector<HitTable> tables(n_threads_, HitTable(ks_.size()));
   parallel_for(
-      n_threads_, queries_.count, 8,
+      n_threads_, count_, 8,
       [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
         Searcher searcher;
         for (std::uint64_t i = begin; i < end; ++i) {
-          count_hits(i, searcher.trace(view_, query(i), candidates, depth_, excluded(i)),
+          const TraceDepth depth{plan_.depth(), plan_.exact};
+          count_hits(i, searcher.trace(view_, query(i), candidates, depth, excluded(i)),
                      &tables[worker]);
         }
         if (queries_.release_pages) queries_.release_pages();
@@ -216,7 +253,7 @@ std::vector<format::CurvePoint> CurveMeasurement::run() {
   for (std::uint32_t k : ks_) wanted_.push_back(std::min<std::uint64_t>(k, view_.item_count));
   find_truth();
   measured_.assign(ks_.size(), {});
-  double candidates = std::min<double>(96.0, static_cast<double>(view_.item_count));
+  double candidates = static_cast<double>(std::min(plan_.first_level, view_.item_count));
   for (bool last = false; !last;) {
     auto level = static_cast<std::uint64_t>(candidates);
     last = level >= view_.item_count;
@@ -224,7 +261,7 @@ std::vector<format::CurvePoint> CurveMeasurement::run() {
     HitTable hits = measure_level(level);
     double worst = 1.0;
     for (std::size_t k = 0; k < ks_.size(); ++k) {
-      for (std::size_t r = 0; r < kRerankCount && kReranks[r] <= depth_; ++r) {
+      for (std::size_t r = 0; r < plan_.reranks.size(); ++r) {
         for (std::size_t e = 0; e < kExactCount; ++e) {
           const auto recall = [&](std::size_t wanted_half) {
             // A single query is its own check.
@@ -234,12 +271,12 @@ std::vector<format::CurvePoint> CurveMeasurement::run() {
           };
           const double checked = less_standard_error(recall(1), k);
           const std::uint32_t exact = exact_depth(ks_[k], e);
-          const std::uint32_t rerank = std::max(kReranks[r], exact);
+          const std::uint32_t rerank = std::max(plan_.reranks[r], exact);
           measured_[k].push_back(
               {cost(level, rerank, exact), recall(0), checked,
                {ks_[k], static_cast<float>(checked), static_cast<std::uint32_t>(level), rerank,
                 exact, 0}});
-          if (kReranks[r] == depth_ && e + 1 == kExactCount) {
+          if (r + 1 == plan_.reranks.size() && e + 1 == kExactCount) {
             worst = std::min({worst, recall(0), recall(1)});
           }
         }
@@ -323,11 +360,32 @@ Setting setting_of(const format::CurvePoint& point) {
 
 }  // namespace
 
+std::vector<std::uint32_t> curve_ks(std::uint64_t items) {
+  std::vector<std::uint32_t> ks(std::begin(tuning::kCurveKs), std::end(tuning::kCurveKs));
+  if (items >= tuning::kDeepCurveItems) ks.push_back(tuning::kDeepCurveK);
+  return ks;
+}
+
 std::vector<format::CurvePoint> measure_curve(const SearchView& view,
                                               const CalibrationQueries& queries,
                                               const std::vector<std::uint32_t>& ks,
                                               unsigned n_threads, Monitor* monitor) {
-  return CurveMeasurement(view, queries, ks, n_threads, monitor).run();
+  std::vector<Plan> plans;
+  std::vector<std::uint32_t> usual;
+  for (std::uint32_t k : ks) {
+    if (k <= tuning::kLargestUsualK) usual.push_back(k);
+  }
+  if (!usual.empty()) plans.push_back(usual_plan(std::move(usual), view.item_count));
+  for (std::uint32_t k : ks) {
+    if (k > tuning::kLargestUsualK) plans.push_back(deep_plan(k, view.item_count));
+  }
+  std::vector<format::CurvePoint> curve;
+  for (const Plan& plan : plans) {
+    const std::vector<format::CurvePoint> points =
+        CurveMeasurement(view, queries, plan, n_threads, monitor).run();
+    curve.insert(curve.end(), points.begin(), points.end());
+  }
+  return curve;
 }
 
 Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,

@@ -21,7 +21,10 @@ struct CalibrationQueries {
   std::function<void()> release_pages;  // called every few queries where memory is limited; may be empty
 };
 
-// For each k, kCurvePointsPerK settings with the recall they reach, cheapest first. The settings are
+// The ks that the curve of an index is measured at, ascending.
+std::vector<std::uint32_t> curve_ks(std::uint64_t items);
+
+// For each k (ascending), kCurvePointsPerK settings with the recall they reach, cheapest first. The settings are
 // chosen on one half of the queries, the recall is that of the other half less its standard error.
 std::vector<format::CurvePoint> measure_curve(const SearchView& view,
                                               const CalibrationQueries& queries,

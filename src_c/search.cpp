@@ -495,17 +495,17 @@ const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* 
 }
 
 const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, const void* values,
-                                                    std::uint64_t candidates, std::uint64_t depth,
-                                                    Slot excluded) {
+                                                    std::uint64_t candidates,
+                                                    const TraceDepth& depth, Slot excluded) {
   prepare(view, values);
   prepare_routing(view);
   prepare_scan(view);
   Request request;
-  request.setting = {candidates, depth, depth, false};
-  request.k = depth;
+  request.setting = {candidates, depth.candidates, depth.candidates, false};
+  request.k = depth.candidates;
   request.excluded = excluded;
   route(view.forest, routed_query_, candidates, nullptr, &route_scratch_, &leaves_);
-  scan_leaves(view, request, depth);
+  scan_leaves(view, request, depth.candidates);
   const std::size_t scanned = survivors_;
   if (view.forest.trees.size() > 1) add_further_trees(view, request);
 
@@ -527,7 +527,7 @@ const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, cons
     rerank(view, survivors_);
     rank_by(rerank_keys_, survivors_,
             [](TracedCandidate& c, std::uint32_t rank) { c.rerank_rank = rank; });
-    scored = tuning::kTraceExact;
+    scored = depth.exact;
   }
   for (std::size_t i = 0; i < survivors_; ++i) {
     if (traced_[i].rerank_rank >= scored) continue;

@@ -80,9 +80,15 @@ struct Request {
 
 // A candidate as calibration sees it.
 struct TracedCandidate {
-  double key;                 // exact; infinite beyond tuning::kTraceExact by rerank_rank
+  double key;                 // exact; infinite beyond TraceDepth::exact by rerank_rank
   std::uint32_t scan_rank;
   std::uint32_t rerank_rank;  // among the traced ones
+};
+
+// How many candidates of a scan calibration looks at, and how many of them are scored exactly.
+struct TraceDepth {
+  std::uint32_t candidates;
+  std::uint32_t exact;
 };
 
 // Runs queries, one at a time, with buffers that are kept between them. One a thread.
@@ -92,9 +98,9 @@ class Searcher {
   // Results are nearest first, ties by row, min(k, eligible) of them, fewer only by the radius.
   const std::vector<Neighbour>& run(const SearchView& view, const void* values,
                                     const Request& request);
-  // The `depth` best candidates of a scan with so many candidates.
+  // The best candidates, to the given depth, of a scan of so many.
   const std::vector<TracedCandidate>& trace(const SearchView& view, const void* values,
-                                            std::uint64_t candidates, std::uint64_t depth,
+                                            std::uint64_t candidates, const TraceDepth& depth,
                                             Slot excluded);
 
  private:

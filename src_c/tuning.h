@@ -79,7 +79,15 @@ inline constexpr double kMissMargin = 0.7;
 inline constexpr double kMostBlendedMisses = 3.0;
 inline constexpr std::uint32_t kCurvePointsPerK = 24;
 inline constexpr std::uint32_t kCurveKs[] = {1, 10, 100};
-// Settings tried: candidates grow by this factor from one leaf to all.
+// Above it, k is measured by itself: deeper, with fewer queries.
+inline constexpr std::uint32_t kLargestUsualK = 100;
+// The one such k that a build measures, in indexes of at least so many items. Source: on clustered data
+// the curve at 100 says too little of 1000, whose neighbours leave the cluster (recall 0.86 for 0.99).
+inline constexpr std::uint32_t kDeepCurveK = 1'000;
+inline constexpr std::uint64_t kDeepCurveItems = 4'000;
+inline constexpr std::uint64_t kDeepCurveQueries = 96;
+// Settings tried: candidates grow by this factor from part of a leaf to all.
+inline constexpr std::uint64_t kFirstLevel = 96;
 inline constexpr double kCandidateGrowth = 1.5;
 // Depth of the re-ranking that calibration looks at, and of the exact scoring after it.
 inline constexpr std::uint32_t kTraceDepth = 1'024;
@@ -106,8 +114,8 @@ inline constexpr std::size_t kPrefetchBytes = 1'024;
 inline constexpr std::uint64_t kExactScanItems = 1'024;
 // Each time a query must widen, it inspects this many times more candidates.
 inline constexpr std::uint64_t kWidening = 4;
-// For k beyond the largest measured one, candidates grow with this power of k. Source: clustered data
-// at k = 1000 reached 0.86 of a target of 0.99 with power 1.
+// For k beyond the largest measured one, candidates grow with this power of k: on clustered data
+// power 1 is too little.
 inline constexpr double kStretchPower = 1.5;
 // A filter that leaves fewer eligible points near the query than elsewhere makes it look further, at
 // most this many times.
