@@ -454,7 +454,8 @@ struct RouteNumbers {
 RouteNumbers route_numbers(bool multiplies_norm, float scale, float centre_square,
                            const LeafSpread& spread) {
   if (multiplies_norm) {
-    const float factor = spread.high_norm > 0.0f ? 1.0f / spread.high_norm : 0.0f;
+    constexpr float kLeastNorm = 1e-30f;  // below it the inverse may be infinite
+    const float factor = spread.high_norm > kLeastNorm ? 1.0f / spread.high_norm : 0.0f;
     return {spread.high_norm * scale, 0.0f, factor};
   }
   return {2.0f * scale,

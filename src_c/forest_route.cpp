@@ -162,12 +162,12 @@ std::uint64_t eligible_points(const ForestView& forest, const LeafSpan& span, bo
   return count;
 }
 
-// How much rarer eligible points are among those passed than overall, where a filter goes with
-// position: the nearest of them are then spread over more leaves than without a filter.
-double rarity(std::uint64_t eligible, std::uint64_t passed, double share) noexcept {
-  if (share >= 1.0 || eligible == 0) return 1.0;
-  const double here = static_cast<double>(eligible) / static_cast<double>(passed);
-  return std::clamp(share / here, 1.0, tuning::kMaxFilterStretch);
+// How much rarer eligible points are about the query than overall: where a filter goes with position,
+// the nearest of them are far away, and spread over more leaves than near ones would be.
+double rarity(std::uint64_t eligible_near, double expected_near) noexcept {
+  // One more of each, so that a single point too few says nothing.
+  const double ratio = (expected_near + 1.0) / (static_cast<double>(eligible_near) + 1.0);
+  return std::clamp(ratio, 1.0, tuning::kMaxFilterStretch);
 }
 
 }  // namespace
@@ -278,16 +278,18 @@ void route(const ForestView& forest, const RouteQuery& query, std::uint64_t cand
       });
     }
     std::uint64_t points = 0, passed = 0;
+    double stretch = 1.0;
     bool enough = false;
     for (const RoutedLeaf& leaf : merged) {
       const LeafSpan span = checked_leaf(forest, leaf.entry, leaf.tree == 0);
+      const bool near = passed < candidates;
       passed += span.count;
       if (passed > forest.item_count * consulted) refuse_overlap("leaf_ranges", leaf.entry);
       const std::uint64_t count = eligible_points(forest, span, leaf.tree == 0, eligible);
       points += count;
       if (count > 0) out->push_back(leaf);
-      enough = static_cast<double>(points) >=
-               static_cast<double>(candidates) * rarity(points, passed, share);
+      if (near) stretch = rarity(points, static_cast<double>(passed) * share);
+      enough = static_cast<double>(points) >= static_cast<double>(candidates) * stretch;
       if (enough) break;
     }
     if (enough || exhausted || wanted >= entries) return;

@@ -64,18 +64,3 @@ def run_python(tmp_path: Path) -> RunPython:
         )
 
     return run
-
-
-# Measured shortfalls of the library, listed in CHANGELOG.md: they fail until they are mended.
-KNOWN_SHORTFALLS = (
-    "test_recall.py::test_many_neighbours",
-    "test_recall.py::test_filters_that_go_with_the_place_keep_recall",
-    "test_duplicates_and_edges.py::test_half_of_the_vectors_are_equal[hamming]",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if any(name in item.nodeid for name in KNOWN_SHORTFALLS):
-            reason = "known shortfall, see CHANGELOG.md"
-            item.add_marker(pytest.mark.xfail(reason=reason, strict=False))

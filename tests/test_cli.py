@@ -424,6 +424,9 @@ def test_usage_errors(run: Run, line: str) -> None:
 
 @pytest.mark.parametrize("line", FAILURES)
 def test_failures(run: Run, vectors: npt.NDArray[np.float32], line: str) -> None:
+    for suffix, reader in ((".hdf5", "h5py"), (".parquet", "pyarrow")):
+        if suffix in line:
+            pytest.importorskip(reader)
     build(run, vectors)
     Path("empty.npy").touch()
     np.save("nan.npy", np.where(np.arange(COUNT)[:, None] == 2, np.nan, vectors))

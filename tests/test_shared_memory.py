@@ -7,6 +7,7 @@ processes map counts an eighth in each.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,7 @@ class Worker:
     """A process that serves queries from a file."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER, str(path), str(DIM)],
             stdin=subprocess.PIPE,
@@ -67,10 +69,19 @@ class Worker:
         self.process.stdin.flush()
 
     def pss(self) -> int:
-        """Return the bytes of memory that are this process's share."""
-        text = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text()
-        line = next(line for line in text.splitlines() if line.startswith("Pss:"))
-        return int(line.split()[1]) * 1024
+        """Return the bytes of memory that are this process's share.
+
+        Libraries are left out: a share of theirs grows whenever another program ends.
+        """
+        total, counts = 0, False
+        for line in Path(f"/proc/{self.process.pid}/smaps").read_text().splitlines():
+            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                fields = line.split(maxsplit=5)
+                name = fields[5] if len(fields) == 6 else ""
+                counts = not name.startswith("/") or name == str(self.path)
+            elif counts and line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
+        return total
 
     def close(self) -> None:
         """End the process."""
