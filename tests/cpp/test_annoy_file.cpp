@@ -3,10 +3,14 @@
 // Build: g++ -std=c++17 -g -ffp-contract=off -fsanitize=address,undefined -Isrc_c
 //   tests/cpp/test_annoy_file.cpp src_c/annoy_file.cpp src_c/file.cpp src_c/metric.cpp
 //   src_c/kernels.cpp src_c/simd/*.cpp   (run from the repository's folder)
+// ANNIDX_EXHAUSTIVE=1 damages every third byte of each file instead of some hundred.
 #include "annoy_file.h"
+
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
@@ -23,7 +27,11 @@ namespace {
 
 int passed = 0, failed = 0;
 std::string folder = "tests/golden/annoy/";
-const std::string kDamaged = "/tmp/annidx_test_damaged.ann";
+// A file of this process, so that tests may run side by side.
+std::string damaged_path;
+// How many mutants of each file are asked, unless all are.
+constexpr std::size_t kMutants = 400;
+const bool exhaustive = std::getenv("ANNIDX_EXHAUSTIVE") != nullptr;
 
 void check(bool good, const std::string& what, int line) {
   if (good) {
@@ -99,9 +107,15 @@ std::string bytes_of(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-// The calls below use kDamaged with these bytes.
+void make_damaged_path() {
+  char name[] = "/tmp/annidx-test-XXXXXX";
+  ::close(::mkstemp(name));
+  damaged_path = name;
+}
+
+// The calls below use damaged_path with these bytes.
 void write_damaged(const std::string& bytes) {
-  std::ofstream(kDamaged, std::ios::binary) << bytes;
+  std::ofstream(damaged_path, std::ios::binary) << bytes;
 }
 
 bool close_to(float a, float b) { return std::abs(a - b) <= 1e-5f * (1.0f + std::abs(b)); }
@@ -229,21 +243,22 @@ void test_truncated(const Golden& golden, std::uint64_t node_bytes) {
   for (std::size_t kept = 0; kept < whole.size(); kept += kept % node_bytes == 0 ? 1 : node_bytes - 1) {
     write_damaged(whole.substr(0, kept));
     CHECK_FOR(golden.name + " of " + std::to_string(kept) + " bytes",
-              refused(kDamaged, golden, golden.f, golden.metric));
+              refused(damaged_path, golden, golden.f, golden.metric));
   }
   write_damaged(whole + std::string(node_bytes, '\0'));
-  CHECK_FOR(golden.name, refused(kDamaged, golden, golden.f, golden.metric));
+  CHECK_FOR(golden.name, refused(damaged_path, golden, golden.f, golden.metric));
   write_damaged(std::string(whole.size(), '\0'));
-  ask_all(kDamaged, golden, golden.f, golden.metric);
+  ask_all(damaged_path, golden, golden.f, golden.metric);
   write_damaged(std::string(whole.size(), '\xff'));
-  CHECK_FOR(golden.name, refused(kDamaged, golden, golden.f, golden.metric));
+  CHECK_FOR(golden.name, refused(damaged_path, golden, golden.f, golden.metric));
 }
 
 void test_mutated(const Golden& golden) {
   const std::string whole = bytes_of(golden.path());
   std::mt19937 random(7);
   int answered = 0;
-  for (std::size_t at = 0; at < whole.size(); at += 3) {
+  const std::size_t step = exhaustive ? 3 : whole.size() / kMutants | 1;
+  for (std::size_t at = 0; at < whole.size(); at += step) {
     std::string damaged = whole;
     switch (random() % 4) {
       case 0: damaged[at] = static_cast<char>(damaged[at] ^ (1 << random() % 8)); break;
@@ -252,7 +267,7 @@ void test_mutated(const Golden& golden) {
       default: std::memset(&damaged[at / 4 * 4], 0, 4); break;
     }
     write_damaged(damaged);
-    answered += ask_all(kDamaged, golden, golden.f, golden.metric) == Outcome::answered;
+    answered += ask_all(damaged_path, golden, golden.f, golden.metric) == Outcome::answered;
   }
   CHECK_FOR(golden.name, answered > 0);
 }
@@ -277,7 +292,7 @@ void test_circles() {
     }
     write_damaged(damaged);
     // Opening may refuse it; asking must end in either case.
-    ask_all(kDamaged, golden, golden.f, golden.metric);
+    ask_all(damaged_path, golden, golden.f, golden.metric);
   };
   damage_splits([](std::uint32_t i) { return i; });
   damage_splits([&](std::uint32_t) { return n_nodes - 1; });
@@ -303,7 +318,7 @@ void test_circles() {
   put(items + inner, static_cast<std::int32_t>(items), items, items);
   put(items + inner + 1, static_cast<std::int32_t>(items), items, items);
   write_damaged(crafted);
-  CHECK(refused(kDamaged, golden, f, AnnoyMetric::euclidean));
+  CHECK(refused(damaged_path, golden, f, AnnoyMetric::euclidean));
 }
 
 void test_no_file() {
@@ -326,6 +341,7 @@ std::uint64_t node_bytes_of(const Golden& golden) {
 
 int main(int argc, char** argv) {
   if (argc > 1) folder = argv[1];
+  make_damaged_path();
   for (const std::string& name : kNames) {
     const Golden golden = read_golden(name);
     CHECK_FOR(name, golden.questions.size() == 12);
@@ -342,7 +358,7 @@ int main(int argc, char** argv) {
   }
   test_circles();
   test_no_file();
-  std::remove(kDamaged.c_str());
+  std::remove(damaged_path.c_str());
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }
