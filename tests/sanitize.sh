@@ -1,17 +1,20 @@
-#!/bin/sh
-# Builds the extension with sanitizers, in copies of the tree, and runs tests with it; runs the C++
-# tests under valgrind and the fuzz targets for a minute. Any finding is a failure.
+#!/usr/bin/env bash
+# Looks for what no answer shows: the C++ tests and the extension with sanitizers, memory that leaks,
+# the C++ tests under valgrind, the fuzz targets. Any finding is a failure.
 #
-#   tests/sanitize.sh [address] [thread] [leaks] [valgrind] [fuzz]      (all of them when none is named)
+#   tests/sanitize.sh [cpp] [address] [leaks] [thread] [valgrind] [fuzz]   (all when none is named)
 #
-# PYTHON names the interpreter (default python3); FUZZ_SECONDS (60) is for each fuzz target. Needs GCC
-# with its sanitizers, valgrind, and for fuzz clang. Copies and inputs are kept in SANITIZE_DIR
-# (default: a temporary folder, removed at the end).
-set -eu
+# A part whose tools are not installed is left out, and says so. Environment:
+#   PYTHON          the interpreter (python3); it needs what setup.py and the tests need
+#   QUICK=1         leaves out the longest tests of the extension with ThreadSanitizer
+#   FUZZ_SECONDS    for each of the three fuzz targets (60)
+#   SANITIZE_DIR    where copies, programs and inputs are kept (a temporary folder, removed at the end)
+set -euo pipefail
 
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 python=${PYTHON:-python3}
 seconds=${FUZZ_SECONDS:-60}
+jobs=$(getconf _NPROCESSORS_ONLN)
 work=${SANITIZE_DIR:-$(mktemp -d)}
 [ -n "${SANITIZE_DIR:-}" ] || trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"
@@ -23,9 +26,54 @@ thread_tests="tests/test_threads_fork_pickle.py tests/test_follow.py tests/test_
 # Under sanitizers these measure the sanitizer: time, memory, or the compiler.
 not_here="not killed and not out_of_memory and not room_for_the_mapping and not typing and not little_memory"
 
+missing() {
+  local tool
+  for tool in "$@"; do
+    command -v "$tool" >/dev/null && continue
+    echo "no $tool on this machine: left out"
+    return 0
+  done
+  return 1
+}
+
+# The core and the C++ tests compiled with these flags: $work/$1/test_*.
+compile_cpp() {
+  local into=$work/$1 compiler="g++ -std=c++17 -g -O1 -ffp-contract=off -pthread $2"
+  compiler+=' -DANNIDX_VERSION="\"test\"" -Isrc_c'
+  mkdir -p "$into/core"
+  cd "$root"
+  printf '%s\n' src_c/*.cpp src_c/simd/*.cpp | xargs -P "$jobs" -I{} bash -c \
+    "$compiler -c {} -o $into/core/\$(basename {} .cpp).o"
+  ar rcs "$into/core.a" "$into"/core/*.o
+  printf '%s\n' tests/cpp/test_*.cpp | xargs -P "$jobs" -I{} bash -c \
+    "$compiler {} $into/core.a -o $into/\$(basename {} .cpp)"
+}
+
+# Runs the compiled tests side by side, each under a command, and tells the last line of each.
+run_cpp_tests() {
+  local into=$work/$1
+  cd "$root"
+  printf '%s\n' "$into"/test_* | xargs -P "$jobs" -I{} bash -c "set -o pipefail
+    if $2 {} >{}.log 2>&1; then echo \"\$(basename {}): \$(tail -1 {}.log)\"
+    else echo \"\$(basename {}) failed\"; tail -40 {}.log; exit 1; fi"
+}
+
+run_cpp() {
+  missing g++ && return
+  compile_cpp cpp "-fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
+  run_cpp_tests cpp ""
+}
+
+run_valgrind() {
+  missing g++ valgrind && return
+  compile_cpp valgrind ""
+  run_cpp_tests valgrind "valgrind -q --error-exitcode=9 --leak-check=full \
+    --errors-for-leak-kinds=definite,possible"
+}
+
 # A copy of the tree with the extension built so, in $work/$1.
 build() {
-  copy=$work/$1
+  local copy=$work/$1
   mkdir -p "$copy"
   (cd "$root" && tar cf - --exclude=./.git --exclude=./build --exclude='*.so' \
     --exclude=./annidx/_core.cpp --exclude=./bench/data --exclude=./tests/fuzz/build .) |
@@ -37,28 +85,44 @@ build() {
 # The C++ runtime comes along: a sanitizer must find the function that throws when it starts.
 runtime() { printf '%s %s' "$(gcc -print-file-name="$1")" "$(gcc -print-file-name=libstdc++.so)"; }
 
+# Tests of the copy $1 with the sanitizer's library $2.
+run_tests() {
+  local copy=$work/$1 library=$2
+  shift 2
+  cd "$copy"
+  LD_PRELOAD=$(runtime "$library") PYTHONPATH=$copy PYTHONMALLOC=malloc \
+    "$@" -m pytest -q -p no:cacheprovider -k "$not_here" $tests
+}
+
 run_address() {
+  missing gcc && return
   build address address,undefined
-  cd "$work/address"
-  LD_PRELOAD=$(runtime libasan.so) \
-    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_abort=0 \
-    UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONPATH=. PYTHONMALLOC=malloc \
-    "$python" -m pytest -q -p no:cacheprovider -x -k "$not_here" $address_tests
+  local tests=$address_tests
+  "$python" -c "import xdist" 2>/dev/null && tests+=" -n $jobs --dist worksteal"
+  export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:handle_abort=0
+  export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+  run_tests address libasan.so "$python"
 }
 
 run_thread() {
+  missing gcc setarch && return
   build thread thread
-  cd "$work/thread"
-  LD_PRELOAD=$(runtime libtsan.so) TSAN_OPTIONS=halt_on_error=1:exitcode=66 PYTHONPATH=. \
-    setarch -R "$python" -m pytest -q -p no:cacheprovider -x -k "$not_here" $thread_tests
+  # In one process: workers of pytest-xdist have threads of their own when a test forks.
+  local tests=$thread_tests
+  [ -z "${QUICK:-}" ] || not_here+=" and not copies and not nothing_leaks and not spawned"
+  # The C library frees the storage of threads that ended under a lock that the sanitizer does not see.
+  echo "race:dl_deallocate_tls" >"$work/suppressions"
+  export TSAN_OPTIONS=halt_on_error=1:exitcode=66:suppressions=$work/suppressions
+  run_tests thread libtsan.so setarch -R "$python"
 }
 
 # Python keeps memory to the end; what counts is memory that the core asked for.
 run_leaks() {
+  missing gcc && return
   [ -d "$work/address" ] || build address address,undefined
   cd "$work/address"
   LD_PRELOAD=$(runtime libasan.so) ASAN_OPTIONS=detect_leaks=1:exitcode=0 PYTHONMALLOC=malloc \
-    LSAN_OPTIONS=max_leaks=0:report_objects=0 PYTHONPATH=. "$python" - >leaks.log 2>&1 <<'END'
+    LSAN_OPTIONS=max_leaks=0:report_objects=0 PYTHONPATH=. "$python" - >leaks.log 2>&1 <<'END' ||
 import sys, threading
 sys.path[:0] = ["tests", "tests/fuzz"]
 from pathlib import Path
@@ -79,6 +143,7 @@ for metric in mutants.make_seeds.STORAGE:
         interview(path)
 print("asked all")
 END
+    { tail -30 leaks.log; exit 1; }
   grep -q "asked all" leaks.log || { tail -30 leaks.log; exit 1; }
   if grep -E "src_c/|annidx::|_core\.cpp" leaks.log; then
     echo "memory of the core leaks: see $PWD/leaks.log"
@@ -87,36 +152,28 @@ END
   echo "no memory of the core leaks"
 }
 
-run_valgrind() {
-  cd "$root"
-  mkdir -p "$work/cpp"
-  for source in tests/cpp/test_*.cpp; do
-    program=$work/cpp/$(basename "$source" .cpp)
-    g++ -std=c++17 -g -O1 -ffp-contract=off -DANNIDX_VERSION='"test"' -Isrc_c -pthread "$source" \
-      src_c/*.cpp src_c/simd/*.cpp -o "$program"
-    echo "valgrind $(basename "$program")"
-    valgrind -q --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,possible \
-      "$program" | tail -1
-  done
-}
-
 run_fuzz() {
-  make -s -C "$root/tests/fuzz" OUT="$work/fuzz"
-  PYTHONPATH=$root "$python" "$root/tests/fuzz/make_seeds.py" "$work/seeds" >/dev/null
+  missing clang++ make && return
+  make -s -j "$jobs" -C "$root/tests/fuzz" OUT="$work/fuzz"
+  # Where annidx is not installed it was built in place.
+  [ -z "$(ls "$root"/annidx/_core.*.so 2>/dev/null)" ] || export PYTHONPATH=$root
+  (cd "$work" && "$python" "$root/tests/fuzz/make_seeds.py" "$work/seeds" >/dev/null)
+  local target
   for target in index annoy ids; do
     mkdir -p "$work/seeds/$target" "$work/found-$target"
-    cp "$root"/tests/crashers/"$(echo $target | sed s/index/annidx/)"/* "$work/seeds/$target" \
-      2>/dev/null || true
-    echo "fuzz_$target, $seconds seconds"
+    cp "$root/tests/crashers/${target/index/annidx}"/* "$work/seeds/$target" 2>/dev/null || true
     "$work/fuzz/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
       -malloc_limit_mb=256 -max_len=40000 -print_final_stats=1 -verbosity=1 \
       -artifact_prefix="$work/found-$target/" "$work/seeds/$target" >"$work/$target.log" 2>&1 ||
       { tail -40 "$work/$target.log"; exit 1; }
-    grep stat::number_of_executed_units "$work/$target.log"
+    echo "fuzz_$target, $seconds seconds:" \
+      "$(grep -o 'number_of_executed_units.*' "$work/$target.log")"
   done
 }
 
-for part in ${*:-address leaks thread valgrind fuzz}; do
+for part in ${*:-cpp address leaks thread valgrind fuzz}; do
   echo "== $part"
+  began=$SECONDS
   (run_"$part")
+  echo "== $part took $((SECONDS - began)) s"
 done
