@@ -53,7 +53,7 @@ def run_python(tmp_path: Path) -> RunPython:
     folders = [str(Path(annidx.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
-    def run(script: str, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(script: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", script, *arguments],
             cwd=tmp_path,

@@ -986,9 +986,7 @@ def test_load_leaks_nothing(file: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["ours", "theirs"])
 def test_load_one_hundred_thousand_times(file: str) -> None:
-    start = time.monotonic()
     load_in_a_loop(file, 100_000)
-    assert time.monotonic() - start < 2 * 1.1 * 30
 
 
 def test_construction_leaks_nothing() -> None:

@@ -492,7 +492,7 @@ def test_no_progress_and_no_colour_in_a_pipe(tmp_path: Path) -> None:
 def test_progress_on_a_terminal_is_wiped_away(tmp_path: Path) -> None:
     process, terminal = start_on_terminal(build_command(tmp_path, 5_000), "xterm")
     shown = read_all(terminal)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0
     assert "%" in shown and shown.endswith("\r\x1b[K")
 
@@ -500,7 +500,7 @@ def test_progress_on_a_terminal_is_wiped_away(tmp_path: Path) -> None:
 def test_no_progress_on_a_dumb_terminal(tmp_path: Path) -> None:
     process, terminal = start_on_terminal(build_command(tmp_path, 5_000), "dumb")
     assert read_all(terminal) == ""
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0
 
 
@@ -509,7 +509,7 @@ def test_interrupt_leaves_no_file(tmp_path: Path) -> None:
     os.read(terminal, 100)  # the build has begun
     process.send_signal(signal.SIGINT)
     shown = read_all(terminal)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 130
     assert out == b""
     assert shown.endswith("annidx: error: interrupted\r\n")
@@ -530,4 +530,4 @@ def test_closed_pipe_is_quiet(run: Run, vectors: npt.NDArray[np.float32]) -> Non
     process.stdout.close()
     assert process.stderr.read() == b""
     process.stderr.close()
-    assert process.wait(timeout=60) == 141
+    assert process.wait(timeout=300) == 141

@@ -134,7 +134,7 @@ def test_colour_is_for_terminals_and_can_be_refused(variable: str, coloured: boo
         env=environment,
     )
     os.close(theirs)
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     text = os.read(ours, 65_536).decode()
     os.close(ours)
     assert ("\x1b[" in text) is coloured

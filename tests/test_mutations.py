@@ -24,7 +24,7 @@ import annidx
 TESTS = Path(__file__).resolve().parent
 QUICK, MANY = 250, 10_000
 # No mutant takes a hundredth of this on an idle machine.
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 class Breeder:
@@ -90,6 +90,7 @@ def test_some_mutants(metric: str) -> None:
 @pytest.mark.parametrize("metric", sorted(make_seeds.STORAGE))
 def test_many_mutants(metric: str) -> None:
     tally = breed(metric, MANY)
+    print(f"{MANY} mutants of {metric}: {dict(tally)}")
     assert tally["refused"] + tally["opened"] == MANY
 
 
@@ -141,20 +142,20 @@ def test_files_that_did_harm(run_python) -> None:  # type: ignore[no-untyped-def
 
 # ---- files made to be slow or large ------------------------------------------------------------
 
-# A query of such a file takes milliseconds, or without bounds many seconds.
+# A query of such a file takes milliseconds of the processor, or without bounds many seconds.
 LONG_S = 2.0
 
 
 def seconds_of(path: Path, **how: float) -> float:
-    """Time of one query of a file, answered or refused."""
+    """Processor time of one query of a file, answered or refused: other programs do not count."""
     with annidx.load(path) as index:
         query = np.ones(index.dim, np.float32)
-        before = time.perf_counter()
+        before = time.process_time()
         try:
             index.query(query, k=10, **how)
         except annidx.FormatError:
             pass
-        return time.perf_counter() - before
+        return time.process_time() - before
 
 
 def many_leaves(items: int, dim: int, blocks: int) -> images.Draft:
@@ -236,7 +237,7 @@ def test_work_that_a_curve_asks_for_is_bounded_by_the_items(tmp_path: Path) -> N
     draft.set_array("curve", curve)
     path = tmp_path / "curve.annidx"
     path.write_bytes(draft.image())
-    assert seconds_of(path) < 2.0
+    assert seconds_of(path) < LONG_S
 
 
 def test_texts_that_overlap_are_refused(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_publish_under_load(tmp_path: Path) -> None:
         stop.set()
     counts: Counter[str] = Counter()
     for _ in readers:
-        result = results.get(timeout=120)
+        result = results.get(timeout=300)
         if isinstance(result, BaseException):
             raise result
         counts += result

@@ -92,7 +92,7 @@ class Reader:
 
     def end(self) -> int:
         """Stop it. Returns how often it read the file; fails when something was wrong once."""
-        out, errors = self._process.communicate("\n", timeout=60)
+        out, errors = self._process.communicate("\n", timeout=300)
         assert self._process.returncode == 0, errors[-2000:]
         return int(out)
 
@@ -305,7 +305,7 @@ def faults_of(shim: Path, path: Path, job: str, call: str, action: int) -> list[
         env={**os.environ, "LD_PRELOAD": f"{preload} {shim}".strip()},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == (-signal.SIGKILL if action == DIE else 0), done.stderr[-2000:]
     found = [json.loads(line) for line in done.stdout.splitlines()]
