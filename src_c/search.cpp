@@ -218,7 +218,7 @@ void Searcher::scan_leaves(const SearchView& view, const Request& request, std::
   survivors_ = 0;
   float threshold = kInfinity;
   const std::uint64_t* eligible = request.eligible ? request.eligible->words() : nullptr;
-  const std::uint64_t full = keep * 2 + 64;  // survivors that are worth cutting
+  std::uint64_t full = keep * 2 + 64;  // survivors that are worth cutting
   const CodesView& codes = view.codes;
   for (std::size_t i = 0; i < leaves_.size(); ++i) {
     if (leaves_[i].tree != 0) continue;
@@ -238,7 +238,11 @@ void Searcher::scan_leaves(const SearchView& view, const Request& request, std::
     }
     survivors_ += scan_leaf(view, span, leaves_[i].score, leaves_[i].entry, threshold, eligible,
                             {scores_.data() + survivors_, slots_.data() + survivors_});
-    if (survivors_ >= full) threshold = keep_best(view, keep);
+    if (survivors_ >= full) {
+      threshold = keep_best(view, keep);
+      // Equal scores all stay: cut again only when there are twice as many, or work grows squared.
+      if (survivors_ >= full) full = 2 * survivors_;
+    }
   }
   if (survivors_ > keep) keep_best(view, keep);
   if (request.excluded != kNoRow) {
