@@ -100,6 +100,7 @@ cdef extern from "../src_c/index.h" namespace "annidx" nogil:
         uint64_t n_queries
         string out_path
         uint64_t memory_limit
+        cbool lean
         Monitor* monitor
 
     cppclass QueryOptions:

@@ -458,6 +458,7 @@ cdef class CoreIndex:
         object progress,
         bytes out,
         uint64_t memory_limit,
+        bint lean,
     ):
         cdef BuildOptions options
         options.n_trees = n_trees
@@ -465,6 +466,7 @@ cdef class CoreIndex:
         options.n_jobs = n_jobs
         options.seed = seed
         options.memory_limit = memory_limit
+        options.lean = lean
         if queries is not None:
             options.queries = cnp.PyArray_DATA(queries)
             options.n_queries = queries.shape[0]

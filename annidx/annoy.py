@@ -19,10 +19,10 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from annidx import _core
+from annidx import _core, _inputs
 from annidx import index as _index
 from annidx._core import AnnoyBuffer, AnnoyReader, AnnoyServed
-from annidx._progress import Progress
+from annidx._progress import Progress, reporter
 from annidx.errors import FormatError
 
 __all__ = ["AnnoyIndex", "convert"]
@@ -180,14 +180,19 @@ class AnnoyIndex(_core.AnnoyCalls):
         else:
             core = _index.Index(self.f, self._metric)
             _hand_over(buffer, core, self._metric)
-            core.build(
-                n_trees=min(trees, _MAX_TREES) if trees > 0 else None,
-                recall=None,
-                n_jobs=jobs if jobs > 0 else -1,
-                seed=self._seed,
-                out=self._disk_path,
-                progress=self._is_verbose,
-            )
+            # Lean: Annoy's users wait for builds and keep no curve.
+            with reporter(self._is_verbose) as report:
+                core._build(
+                    min(trees, _MAX_TREES) if trees > 0 else 0,
+                    0.0,
+                    _inputs.thread_count(jobs if jobs > 0 else -1),
+                    self._seed,
+                    None,
+                    report,
+                    None if self._disk_path is None else os.fsencode(self._disk_path),
+                    0,
+                    lean=True,
+                )
             self._set_source(_served(core, self._metric, buffer.n_items), _ADD_BUILT)
         self._is_built = True
         return True

@@ -218,6 +218,7 @@ class Index(_core.CoreIndex):
                 report,
                 None if where is None else os.fsencode(where),
                 limit,
+                lean=False,
             )
         if where is not None:
             self._path = os.path.abspath(where)

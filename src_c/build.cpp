@@ -189,8 +189,12 @@ class Build {
   WorkRows work_rows() const { return WorkRows(source_, transform_); }
   const Partition& first_tree() const { return partitions_[0]; }
   bool has_byte_copies() const {
-    if (scan_ == Scan::codes) return plan_.dtype == Dtype::float32 || plan_.dtype == Dtype::float16;
+    if (scan_ == Scan::codes) return !is_byte_dtype() && !plan_.lean;
     return scan_ == Scan::byte_rows && !is_byte_dtype();
+  }
+  // Codes are then followed by a re-ranking of bytes.
+  bool has_row_scalars() const {
+    return scan_ == Scan::codes && (has_byte_copies() || is_byte_dtype());
   }
   bool is_byte_dtype() const {
     return plan_.dtype == Dtype::int8 || plan_.dtype == Dtype::uint8;
@@ -271,17 +275,26 @@ void Build::partition() {
   PartitionOptions options;
   options.leaf_points =
       items_ >= tuning::kLargeLeafItems ? tuning::kLargeLeafPoints : tuning::kLeafPoints;
-  options.lloyd_passes = tuning::kLloydPasses;
+  options.lloyd_passes = plan_.lean ? tuning::kLeanLloydPasses : tuning::kLloydPasses;
   options.n_threads = plan_.n_threads;
   options.monitor = plan_.monitor;
   if (plan_.memory_limit) {
     // A page may be read for each row of a chunk.
     options.chunk_rows = std::max<std::uint64_t>(plan_.memory_limit / 4 / 4096, 16'384);
   }
-  for (std::uint32_t tree = 0; tree < plan_.n_trees; ++tree) {
-    options.seed = mix(plan_.seed + 0x9E3779B97F4A7C15ull * (tree + 1));
-    if (tree > 0) options.lloyd_passes = tuning::kFurtherTreeLloydPasses;
-    partitions_.push_back(make_partition(work_rows(), roles_, options));
+  const auto seed_of = [&](std::uint32_t tree) {
+    return mix(plan_.seed + 0x9E3779B97F4A7C15ull * (tree + 1));
+  };
+  options.seed = seed_of(0);
+  partitions_.push_back(make_partition(work_rows(), roles_, options));
+  for (std::uint32_t tree = 1; tree < plan_.n_trees;) {
+    std::vector<std::uint64_t> seeds;
+    while (tree < plan_.n_trees && seeds.size() < tuning::kTreesAtOnce) {
+      seeds.push_back(seed_of(tree++));
+    }
+    for (Partition& partition : make_random_partitions(work_rows(), options, seeds)) {
+      partitions_.push_back(std::move(partition));
+    }
   }
   params_.leaf_points = options.leaf_points;
 }
@@ -537,7 +550,8 @@ void Build::fill_leaf(std::uint32_t leaf, LeafScratch* scratch) {
                   std::size_t{range.first_block} * params_.code_count * 16);
 
   float* code_scalars = section<float>(Section::code_scalars) + first;
-  auto* row_scalars = section<RowScalars>(Section::row_scalars) + first;
+  RowScalars* row_scalars =
+      has_row_scalars() ? section<RowScalars>(Section::row_scalars) + first : nullptr;
   std::int8_t* byte_rows =
       has_byte_copies() ? section<std::int8_t>(Section::byte_rows) + first * dim_ : nullptr;
   for (std::uint32_t i = 0; i < count; ++i) {
@@ -571,7 +585,7 @@ void Build::fill_leaf(std::uint32_t leaf, LeafScratch* scratch) {
         row_scalars[i] = {2.0f * scale, scale * scale * static_cast<float>(square) +
                                             zero_vector_term(rows[i])};
       }
-    } else {
+    } else if (row_scalars) {
       std::vector<float>& values = scratch->decoded;
       decode_row(plan_.dtype, vectors + (first + i) * source_.row_bytes(), dim_, values.data());
       const double square =
@@ -657,14 +671,17 @@ void Build::fill_further_trees() {
             const std::uint64_t first = partition.first[leaf], last = partition.first[leaf + 1];
             LeafSpread spread;
             norms.clear();
-            for (std::uint64_t i = first; i < last; ++i) {
-              const Row row = partition.rows[i];
-              list[i] = row_slots[row];
+            for (std::uint64_t i = first; i < last; ++i) list[i] = row_slots[partition.rows[i]];
+            // Some rows tell how all are spread.
+            const std::uint64_t told =
+                std::min<std::uint64_t>(last - first, tuning::kRandomSamplePerLeaf);
+            for (std::uint64_t i = 0; i < told; ++i) {
+              const Row row = partition.rows[first + i * (last - first) / told];
               rows.load_one(row, vector.data());
               const float square = kernels().l2_squared_build_f32(vector.data(), centre, dim_);
-              spread.mean_square += square / static_cast<float>(last - first);
+              spread.mean_square += square / static_cast<float>(told);
               spread.radius = std::max(spread.radius, square);
-              spread.zero_term += zero_vector_term(row) / static_cast<float>(last - first);
+              spread.zero_term += zero_vector_term(row) / static_cast<float>(told);
               if (traits_.multiplies_norm) norms.push_back(relative_norm(row));
             }
             std::sort(list + first, list + last);

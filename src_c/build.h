@@ -20,6 +20,9 @@ struct BuildPlan {
   std::uint32_t dim = 0;
   std::uint32_t n_trees = 1;
   bool measure_recall = true;          // false: no curve, and nothing held out
+  // A faster build of a smaller file for slower queries: fewer Lloyd passes, no copies of float rows
+  // as bytes.
+  bool lean = false;
   float default_recall = 0.95f;
   unsigned n_threads = 1;
   std::uint64_t seed = 0;

@@ -52,9 +52,14 @@ struct Partition {
   }
 };
 
-// Depends on rows, roles, leaf_points, lloyd_passes and seed only.
+// The first tree. Depends on rows, roles, leaf_points, lloyd_passes and seed only.
 Partition make_partition(const WorkRows& rows, const RowRoles& roles,
                          const PartitionOptions& options);
+// Further trees, one a seed, in one pass over the rows: random projections, one a level, cut at medians
+// (as in MRPT, Hyvonen et al.). Much cheaper than the first tree, with worse leaves. Each depends on
+// rows, leaf_points and its seed only.
+std::vector<Partition> make_random_partitions(const WorkRows& rows, const PartitionOptions& options,
+                                              const std::vector<std::uint64_t>& seeds);
 
 // ---- routing -----------------------------------------------------------------------------
 
@@ -124,9 +129,10 @@ struct RouteScratch {
   std::vector<RoutedLeaf> merged;
 };
 
-// The leaves a query should read, best first, over all trees: at least so many that their points
-// number `candidates`, or all. Only leaves with eligible points count (`eligible` over slots; null: all).
-// Appends to `out` (cleared first). Throws Error(format) when a span points outside.
+// The leaves a query should read: of the first tree, best first, those whose points number at least
+// `candidates`, or all; behind them a few of further trees, where there are any. Only leaves with
+// eligible points count (`eligible` over slots; null: all). Throws Error(format) when a span points
+// outside.
 void route(const ForestView& forest, const RouteQuery& query, std::uint64_t candidates,
            const SlotSet* eligible, RouteScratch* scratch, std::vector<RoutedLeaf>* out);
 // The span of a leaf entry, checked against item and block counts.

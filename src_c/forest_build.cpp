@@ -1,4 +1,4 @@
-// forest_build.cpp owns the making of a partition; see forest.h. All arithmetic is ordered, all
+// forest_build.cpp owns the making of the first tree's partition; see forest.h. All arithmetic is ordered, all
 // random choices come from the seed and the node, and sums over rows are integers, so that neither
 // threads nor chunks nor instruction sets change a result.
 #include <algorithm>
@@ -9,6 +9,7 @@
 
 #include "error.h"
 #include "forest.h"
+#include "forest_detail.h"
 #include "kernels.h"
 #include "tuning.h"
 
@@ -20,24 +21,6 @@ constexpr std::uint32_t kNone = 0xFFFFFFFFu;
 constexpr std::uint64_t kTileRows = 64;
 // Working-space values are summed as integers of this unit: 2^-24 of the largest.
 constexpr float kSumUnit = 16777216.0f;
-
-// SplitMix64: small, seeded by (seed, place), the same everywhere.
-class Random {
- public:
-  Random(std::uint64_t seed, std::uint64_t place) : state_(seed * 0x9E3779B97F4A7C15ull + place) {
-    next();
-  }
-  std::uint64_t next() noexcept {
-    std::uint64_t z = (state_ += 0x9E3779B97F4A7C15ull);
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
-  }
-  std::uint64_t below(std::uint64_t bound) noexcept { return next() % bound; }
-
- private:
-  std::uint64_t state_;
-};
 
 float half_square(const float* v, std::uint32_t dim) {
   return 0.5f * kernels().dot_f32(v, v, dim);
@@ -323,14 +306,6 @@ class CentreSums {
   std::vector<std::uint64_t> counts_;
 };
 
-void pack_panel(const float* const* vectors, std::size_t count, std::uint32_t dim, float* panel) {
-  for (std::uint32_t j = 0; j < dim; ++j) {
-    for (std::size_t c = 0; c < kPanelWidth; ++c) {
-      panel[j * kPanelWidth + c] = c < count ? vectors[c][j] : 0.0f;
-    }
-  }
-}
-
 // Leaf centres and the assignment of rows to them.
 class Lloyd {
  public:
@@ -419,20 +394,27 @@ void Lloyd::find_neighbours() {
                               &packed[std::size_t{p} * kPanelWidth * dim_], dim_,
                               &dots[std::size_t{p} * kPanelWidth], stride);
         }
-        std::vector<std::pair<float, std::uint32_t>> near;
+        std::vector<float> scores(leaves_), near_scores(leaves_ + kPanelWidth);
+        std::vector<Slot> near(leaves_ + kPanelWidth);
+        std::vector<std::pair<float, std::uint32_t>> nearest;
         for (std::uint64_t leaf = begin; leaf < end; ++leaf) {
           const auto region = std::equal_range(leaf_region_.begin(), leaf_region_.end(),
                                                leaf_region_[leaf]);
           const auto first = static_cast<std::uint32_t>(region.first - leaf_region_.begin());
           const auto last = static_cast<std::uint32_t>(region.second - leaf_region_.begin());
-          near.clear();
+          const float* leaf_dots = &dots[(leaf - begin) * stride];
           for (std::uint32_t other = first; other < last; ++other) {
-            near.push_back({half_squares_[other] - dots[(leaf - begin) * stride + other], other});
+            scores[other - first] = half_squares_[other] - leaf_dots[other];
           }
           const std::uint32_t count = std::min<std::uint32_t>(width_, last - first);
-          std::nth_element(near.begin(), near.begin() + (count - 1), near.end());
+          const float bound = kernels().near_bound(scores.data(), last - first, count);
+          const std::size_t found = kernels().select_at_most(
+              scores.data(), last - first, bound, first, {near_scores.data(), near.data()});
+          nearest.clear();  // `found` is at least `count`: the scores are finite
+          for (std::size_t i = 0; i < found; ++i) nearest.push_back({near_scores[i], near[i]});
+          std::nth_element(nearest.begin(), nearest.begin() + (count - 1), nearest.end());
           std::uint32_t* out = &neighbours_[leaf * width_];
-          for (std::uint32_t i = 0; i < count; ++i) out[i] = near[i].second;
+          for (std::uint32_t i = 0; i < count; ++i) out[i] = nearest[i].second;
           std::sort(out, out + count);
           neighbour_counts_[leaf] = count;
         }
@@ -544,16 +526,26 @@ std::uint64_t sample_size(std::uint64_t rows, std::uint32_t leaf_points) {
   return std::max(tuning::kTreeSampleFloor, rows / leaf_points * tuning::kTreeSamplePerLeaf);
 }
 
-// Cuts overfull leaves in row order (equal vectors cannot be told apart), drops empty ones.
-void lay_out_leaves(const Lloyd& lloyd, std::uint32_t leaf_points, Partition* partition) {
+}  // namespace
+
+void pack_panel(const float* const* vectors, std::size_t count, std::uint32_t dim, float* panel) {
+  for (std::uint32_t j = 0; j < dim; ++j) {
+    for (std::size_t c = 0; c < kPanelWidth; ++c) {
+      panel[j * kPanelWidth + c] = c < count ? vectors[c][j] : 0.0f;
+    }
+  }
+}
+
+void lay_out_leaves(const std::vector<std::uint32_t>& leaf_of_row, const std::vector<float>& centres,
+                    std::uint32_t leaf_points, Partition* partition) {
   const std::uint32_t dim = partition->dim;
-  const auto leaves = static_cast<std::uint32_t>(lloyd.centres().size() / dim);
+  const auto leaves = static_cast<std::uint32_t>(centres.size() / dim);
   std::vector<std::uint64_t> first;
-  sort_by_leaf(lloyd.leaf_of_row(), 0, lloyd.leaf_of_row().size(), leaves, &partition->rows, &first);
+  sort_by_leaf(leaf_of_row, 0, leaf_of_row.size(), leaves, &partition->rows, &first);
   const std::uint64_t cap = std::uint64_t{leaf_points} * tuning::kOverfullFactor;
   partition->first.push_back(0);
   for (std::uint32_t leaf = 0; leaf < leaves; ++leaf) {
-    const float* centre = &lloyd.centres()[std::size_t{leaf} * dim];
+    const float* centre = &centres[std::size_t{leaf} * dim];
     for (std::uint64_t at = first[leaf]; at < first[leaf + 1];) {
       const std::uint64_t left = first[leaf + 1] - at;
       at += left > cap ? leaf_points : left;
@@ -563,7 +555,6 @@ void lay_out_leaves(const Lloyd& lloyd, std::uint32_t leaf_points, Partition* pa
   }
 }
 
-// Groups near leaves and reorders them so that each group is a range.
 void group_leaves(const PartitionOptions& options, Partition* partition) {
   const std::uint32_t leaves = partition->leaf_count();
   if (leaves <= tuning::kFlatLeaves) return;
@@ -592,8 +583,6 @@ void group_leaves(const PartitionOptions& options, Partition* partition) {
   }
   *partition = std::move(grouped);
 }
-
-}  // namespace
 
 Partition make_partition(const WorkRows& rows, const RowRoles& roles,
                          const PartitionOptions& options) {
@@ -652,7 +641,7 @@ Partition make_partition(const WorkRows& rows, const RowRoles& roles,
   }
   Partition partition;
   partition.dim = dim;
-  lay_out_leaves(lloyd, options.leaf_points, &partition);
+  lay_out_leaves(lloyd.leaf_of_row(), lloyd.centres(), options.leaf_points, &partition);
   group_leaves(options, &partition);
   return partition;
 }

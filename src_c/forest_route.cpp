@@ -237,63 +237,91 @@ LeafSpan checked_leaf(const ForestView& forest, std::uint32_t entry, bool first_
   return span;
 }
 
-void route(const ForestView& forest, const RouteQuery& query, std::uint64_t candidates,
-           const SlotSet* eligible, RouteScratch* scratch, std::vector<RoutedLeaf>* out) {
-  // Points of further trees' leaves are re-scored one by one, some fifty times the price of a scanned
-  // code: such a tree is consulted when the first one has had its share.
-  const std::size_t consulted = static_cast<std::size_t>(std::min<std::uint64_t>(
-      forest.trees.size(), 1 + candidates / tuning::kCandidatesPerFurtherTree));
-  std::uint64_t entries = 0;
-  for (std::size_t t = 0; t < consulted; ++t) entries += forest.trees[t].leaf_entry_count;
+namespace {
+
+// Leaves of the first tree, best first, that hold the candidates.
+void route_first_tree(const ForestView& forest, const RouteQuery& query, std::uint64_t candidates,
+                      const SlotSet* eligible, RouteScratch* scratch,
+                      std::vector<RoutedLeaf>* out) {
+  const TreeView& tree = forest.trees[0];
+  const std::size_t entries = tree.leaf_entry_count;
   // Leaves to order at first: those that hold the candidates if they were all alike, and a third
   // more. Too few is noticed below.
   const double share = eligible && eligible->slot_count() > 0
                            ? std::max<double>(static_cast<double>(eligible->count()), 1.0) /
                                  static_cast<double>(eligible->slot_count())
                            : 1.0;
-  const double points_per_entry = static_cast<double>(forest.item_count * consulted) /
-                                  static_cast<double>(std::max<std::uint64_t>(entries, 1));
+  const double points_per_entry = static_cast<double>(forest.item_count) /
+                                  static_cast<double>(std::max<std::size_t>(entries, 1));
   const double estimate =
       static_cast<double>(candidates) / std::max(points_per_entry * share, 1e-9) * 1.35 + 8.0;
-  std::size_t wanted = estimate < static_cast<double>(entries)
-                           ? static_cast<std::size_t>(estimate)
-                           : static_cast<std::size_t>(entries);
+  std::size_t wanted =
+      estimate < static_cast<double>(entries) ? static_cast<std::size_t>(estimate) : entries;
   std::vector<std::uint64_t>& best = scratch->best_leaves;
-  std::vector<RoutedLeaf>& merged = scratch->merged;
   for (;;) {
     out->clear();
-    merged.clear();
-    bool exhausted = true;
-    for (std::uint32_t t = 0; t < consulted; ++t) {
-      best_leaves(forest, forest.trees[t], query, wanted, scratch, &best);
-      exhausted = exhausted && best.size() < wanted;
-      for (std::uint64_t key : best) {
-        merged.push_back({float_of_key(static_cast<std::uint32_t>(key >> 32)),
-                          static_cast<std::uint32_t>(key), t});
-      }
-    }
-    if (consulted > 1) {
-      std::stable_sort(merged.begin(), merged.end(), [](const RoutedLeaf& a, const RoutedLeaf& b) {
-        return ordered_key(a.score) < ordered_key(b.score);
-      });
-    }
+    best_leaves(forest, tree, query, wanted, scratch, &best);
     std::uint64_t points = 0, passed = 0;
     double stretch = 1.0;
-    bool enough = false;
-    for (const RoutedLeaf& leaf : merged) {
-      const LeafSpan span = checked_leaf(forest, leaf.entry, leaf.tree == 0);
+    for (std::uint64_t key : best) {
+      const auto entry = static_cast<std::uint32_t>(key);
+      const LeafSpan span = checked_leaf(forest, entry, true);
       const bool near = passed < candidates;
       passed += span.count;
-      if (passed > forest.item_count * consulted) refuse_overlap("leaf_ranges", leaf.entry);
-      const std::uint64_t count = eligible_points(forest, span, leaf.tree == 0, eligible);
+      if (passed > forest.item_count) refuse_overlap("leaf_ranges", entry);
+      const std::uint64_t count = eligible_points(forest, span, true, eligible);
       points += count;
-      if (count > 0) out->push_back(leaf);
+      if (count > 0) {
+        out->push_back({float_of_key(static_cast<std::uint32_t>(key >> 32)), entry, 0});
+      }
       if (near) stretch = rarity(points, static_cast<double>(passed) * share);
-      enough = static_cast<double>(points) >= static_cast<double>(candidates) * stretch;
-      if (enough) break;
+      if (static_cast<double>(points) >= static_cast<double>(candidates) * stretch) return;
     }
-    if (enough || exhausted || wanted >= entries) return;
-    wanted = std::min<std::size_t>(static_cast<std::size_t>(entries), wanted * 4);
+    if (best.size() < wanted || wanted >= entries) return;
+    wanted = std::min(entries, wanted * 4);
+  }
+}
+
+// The best leaves of further trees join those of the first one.
+void route_further_trees(const ForestView& forest, const RouteQuery& query,
+                         std::uint64_t candidates, const SlotSet* eligible, RouteScratch* scratch,
+                         std::vector<RoutedLeaf>* out) {
+  const std::size_t consulted = static_cast<std::size_t>(std::min<std::uint64_t>(
+      forest.trees.size(), 1 + candidates / tuning::kCandidatesPerFurtherTree));
+  const std::uint64_t wanted_points = candidates / tuning::kCandidatesPerFurtherPoint;
+  std::vector<RoutedLeaf>& merged = scratch->merged;
+  merged.clear();
+  for (std::uint32_t t = 1; t < consulted; ++t) {
+    const TreeView& tree = forest.trees[t];
+    const std::uint64_t wanted =
+        wanted_points * tree.leaf_entry_count / std::max<std::uint64_t>(forest.item_count, 1) + 1;
+    best_leaves(forest, tree, query, static_cast<std::size_t>(wanted), scratch,
+                &scratch->best_leaves);
+    for (std::uint64_t key : scratch->best_leaves) {
+      merged.push_back({float_of_key(static_cast<std::uint32_t>(key >> 32)),
+                        static_cast<std::uint32_t>(key), t});
+    }
+  }
+  std::stable_sort(merged.begin(), merged.end(), [](const RoutedLeaf& a, const RoutedLeaf& b) {
+    return ordered_key(a.score) < ordered_key(b.score);
+  });
+  std::uint64_t points = 0;
+  for (const RoutedLeaf& leaf : merged) {
+    if (points >= wanted_points) break;
+    const LeafSpan span = checked_leaf(forest, leaf.entry, false);
+    const std::uint64_t count = eligible_points(forest, span, false, eligible);
+    points += span.count;
+    if (count > 0) out->push_back(leaf);
+  }
+}
+
+}  // namespace
+
+void route(const ForestView& forest, const RouteQuery& query, std::uint64_t candidates,
+           const SlotSet* eligible, RouteScratch* scratch, std::vector<RoutedLeaf>* out) {
+  route_first_tree(forest, query, candidates, eligible, scratch, out);
+  if (forest.trees.size() > 1) {
+    route_further_trees(forest, query, candidates, eligible, scratch, out);
   }
 }
 

@@ -220,13 +220,15 @@ void expect_code_params(const Shape& shape, const Params& params, Expectations& 
              "1 to dim", params.rotation_block);
 }
 
-// Scans that read rows of bytes need copies unless the vectors are bytes themselves.
+// Scans of bytes need copies unless the vectors are bytes themselves; codes can do without a re-ranking
+// by bytes.
 void expect_byte_row_params(const Shape& shape, const Params& params, Expectations& all) {
   const bool reads_bytes =
       is(params.scan_kind, ScanKind::codes) || is(params.scan_kind, ScanKind::byte_rows);
   if (reads_bytes && !holds_bytes(shape.dtype)) {
-    all.expect(params.byte_row_bytes == shape.dim, "byte_row_bytes", "dim",
-               params.byte_row_bytes);
+    const bool may_lack = is(params.scan_kind, ScanKind::codes);
+    all.expect(params.byte_row_bytes == shape.dim || (may_lack && params.byte_row_bytes == 0),
+               "byte_row_bytes", may_lack ? "dim or 0" : "dim", params.byte_row_bytes);
   } else {
     all.expect(params.byte_row_bytes == 0, "byte_row_bytes", "0: the scan reads the vectors",
                params.byte_row_bytes);
@@ -344,7 +346,8 @@ std::vector<PlannedSection> sections_of(const Shape& shape, const Params& params
   }
   add_codes(list, items, shape.dim, params);
   if (params.byte_row_bytes != 0) list.add(Section::byte_rows, items, params.byte_row_bytes);
-  if (is(params.scan_kind, ScanKind::codes)) list.add(Section::row_scalars, items, 8);
+  const bool reranks = params.byte_row_bytes != 0 || holds_bytes(shape.dtype);
+  if (reranks && is(params.scan_kind, ScanKind::codes)) list.add(Section::row_scalars, items, 8);
   if (params.curve_points != 0) list.add(Section::curve, params.curve_points, sizeof(CurvePoint));
   list.add_optional(Section::metadata);
   return list.take();

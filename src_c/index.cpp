@@ -181,6 +181,7 @@ void Index::build(const BuildOptions& options) {
   plan.n_trees = options.n_trees == 0 ? 1 : options.n_trees;
   plan.measure_recall = options.recall > 0.0;
   plan.default_recall = plan.measure_recall ? static_cast<float>(options.recall) : 0.95f;
+  plan.lean = options.lean;
   plan.n_threads = thread_count(options.n_jobs);
   plan.seed = options.seed;
   plan.queries = static_cast<const std::byte*>(options.queries);

@@ -23,6 +23,7 @@ struct BuildOptions {
   // Default target of queries, at most 1. 0: no curve is measured; queries then name their search_k,
   // or are answered by a full scan.
   double recall = 0.95;
+  bool lean = false;              // see BuildPlan
   int n_jobs = -1;
   std::uint64_t seed = 0;
   const void* queries = nullptr;  // calibration queries, query_bytes() each; null: held-out rows

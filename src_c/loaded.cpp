@@ -114,7 +114,7 @@ void LoadedImage::connect() {
   s.planes_of_work = has_copies;
   s.byte_rows_signed =
       has_copies ? s.scan == Scan::codes : dtype() == Dtype::int8;
-  s.row_scalars = view_.array<RowScalars>(Section::row_scalars);
+  s.row_scalars = view_.array<RowScalars>(Section::row_scalars);  // null: no re-ranking by bytes
   s.byte_scale = params.byte_scale;
   s.byte_offset = params.byte_offset;
 }

@@ -123,7 +123,7 @@ void Searcher::prepare_scan(const SearchView& view) {
     const bool multiplies = traits_of(view.scorer->metric()).multiplies_norm;
     work_planes_.set(work_.data(), dim);
     make_tables(view.codes, work_planes_, multiplies ? -1.0f : -2.0f, &table_scratch_, &tables_);
-    if (!view.planes_of_work) row_planes_.set(tamed_.data(), dim);
+    if (view.row_scalars && !view.planes_of_work) row_planes_.set(tamed_.data(), dim);
   } else if (view.scan == Scan::byte_rows) {
     bytes_.resize(dim);
     const float inverse = 1.0f / view.byte_scale;
@@ -345,7 +345,7 @@ void Searcher::approximate(const SearchView& view, const Request& request) {
       view.scan == Scan::codes ? std::max(request.setting.rerank + spare, exact) : exact;
   scan_leaves(view, request, keep);
   if (view.forest.trees.size() > 1) add_further_trees(view, request);
-  if (view.scan == Scan::codes) rerank(view, exact);
+  if (view.row_scalars) rerank(view, exact);
   score_exactly(view, request);
 }
 
@@ -527,7 +527,7 @@ const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, cons
   rank_by(scores_, scanned,
           [](TracedCandidate& c, std::uint32_t rank) { c.scan_rank = c.rerank_rank = rank; });
   std::uint32_t scored = std::numeric_limits<std::uint32_t>::max();
-  if (view.scan == Scan::codes) {
+  if (view.row_scalars) {
     rerank(view, survivors_);
     rank_by(rerank_keys_, survivors_,
             [](TracedCandidate& c, std::uint32_t rank) { c.rerank_rank = rank; });

@@ -46,7 +46,7 @@ struct SearchView {
   const std::byte* byte_rows = nullptr;     // dim bytes a slot: copies, or the vectors themselves
   bool byte_rows_signed = true;
   bool planes_of_work = true;               // re-rank with the working-space query, else with the row units'
-  const RowScalars* row_scalars = nullptr;
+  const RowScalars* row_scalars = nullptr;  // null: what a scan of codes keeps is scored exactly
   // L1 over bytes: byte b stands for byte_offset + byte_scale * b, in row units.
   float byte_scale = 1.0f;
   float byte_offset = 0.0f;

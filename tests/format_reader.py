@@ -234,7 +234,8 @@ class IndexFile:
             expect(p["block_count"] == p["code_count"] == p["rotation_block"] == 0, "code_count")
         bytes_stored = self.dtype in ("int8", "uint8")
         copies = p["scan_kind"] in (1, 2) and not bytes_stored
-        expect(p["byte_row_bytes"] == (self.dim if copies else 0), "byte_row_bytes")
+        allowed = {self.dim if copies else 0} | ({0} if p["scan_kind"] == 1 else set())
+        expect(p["byte_row_bytes"] in allowed, "byte_row_bytes")
         expect(p["given_bytes"] <= bytes_stored, "given_bytes")
         expect(all(np.isfinite(p[name]) for name in FLOAT_PARAMS), "floats")
         expect(p["value_scale"] >= NORMAL, "value_scale")
@@ -273,7 +274,7 @@ class IndexFile:
             found |= {"rotation_scales": (d, 4), "rotation_order": (d, 4)}
         if p["byte_row_bytes"]:
             found["byte_rows"] = (n, p["byte_row_bytes"])
-        if p["scan_kind"] == 1:
+        if p["scan_kind"] == 1 and (p["byte_row_bytes"] or self.dtype in ("int8", "uint8")):
             found["row_scalars"] = (n, 8)
         if p["curve_points"]:
             found["curve"] = (p["curve_points"], 24)

@@ -49,6 +49,7 @@ class Case:
     given: str = "float32"  # type of the array that is handed in
     metadata: dict[str, Any] | None = None
     query_count: int = 5
+    lean: bool = False  # as AnnoyIndex builds: codes without byte rows, no curve
 
     @property
     def random(self) -> np.random.RandomState:
@@ -95,7 +96,10 @@ class Case:
         """Build the index of the file."""
         index = annidx.Index(self.dim, self.metric, self.dtype)
         index.add_items(self.inputs[0], self.id_list)
-        index.build(n_trees=self.n_trees, n_jobs=n_jobs, seed=self.items)
+        if self.lean:
+            index._build(self.n_trees, 0.0, n_jobs, self.items, None, None, None, 0, lean=True)
+        else:
+            index.build(n_trees=self.n_trees, n_jobs=n_jobs, seed=self.items)
         return index
 
 
@@ -132,6 +136,8 @@ LARGER = [
     Case("codes-euclidean-int8-scaled", "euclidean", "int8", 2048, 17),
     Case("codes-dot-float32", "dot", "float32", 2200, 17, ids="int64"),
     Case("codes-dot-int8-scaled", "dot", "int8", 2100, 21, metadata={}),
+    Case("codes-angular-lean", "angular", "float32", 2100, 18, n_trees=2, lean=True),
+    Case("codes-dot-lean", "dot", "float32", 2048, 17, ids="int64", lean=True),
     Case("bytes-manhattan-float32", "manhattan", "float32", 2048, 17, ids="text"),
     Case("bytes-manhattan-float16", "manhattan", "float16", 2050, 18, n_trees=2),
     Case("bytes-manhattan-int8", "manhattan", "int8", 2100, 33, ids="int64", given="int8"),
