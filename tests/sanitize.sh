@@ -36,6 +36,14 @@ missing() {
   return 1
 }
 
+# Some machines have a compiler without the libraries of its sanitizers.
+cannot_link() {
+  echo "$3" | "$1" -x c++ - "$2" -o "$work/probe" 2>/dev/null && return 1
+  echo "$1 $2 does not work on this machine: left out"
+}
+any_program='int main() {}'
+any_target='extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }'
+
 # The core and the C++ tests compiled with these flags: $work/$1/test_*.
 compile_cpp() {
   local into=$work/$1 compiler="g++ -std=c++17 -g -O1 -ffp-contract=off -pthread $2"
@@ -60,6 +68,7 @@ run_cpp_tests() {
 
 run_cpp() {
   missing g++ && return
+  cannot_link g++ -fsanitize=address,undefined "$any_program" && return
   compile_cpp cpp "-fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
   run_cpp_tests cpp ""
 }
@@ -95,7 +104,8 @@ run_tests() {
 }
 
 run_address() {
-  missing gcc && return
+  missing gcc g++ && return
+  cannot_link g++ -fsanitize=address,undefined "$any_program" && return
   build address address,undefined
   local tests=$address_tests
   "$python" -c "import xdist" 2>/dev/null && tests+=" -n $jobs --dist worksteal"
@@ -105,7 +115,8 @@ run_address() {
 }
 
 run_thread() {
-  missing gcc setarch && return
+  missing gcc g++ setarch && return
+  cannot_link g++ -fsanitize=thread "$any_program" && return
   build thread thread
   # In one process: workers of pytest-xdist have threads of their own when a test forks.
   local tests=$thread_tests
@@ -118,7 +129,8 @@ run_thread() {
 
 # Python keeps memory to the end; what counts is memory that the core asked for.
 run_leaks() {
-  missing gcc && return
+  missing gcc g++ && return
+  cannot_link g++ -fsanitize=address,undefined "$any_program" && return
   [ -d "$work/address" ] || build address address,undefined
   cd "$work/address"
   LD_PRELOAD=$(runtime libasan.so) ASAN_OPTIONS=detect_leaks=1:exitcode=0 PYTHONMALLOC=malloc \
@@ -154,6 +166,7 @@ END
 
 run_fuzz() {
   missing clang++ make && return
+  cannot_link clang++ -fsanitize=fuzzer,address,undefined "$any_target" && return
   make -s -j "$jobs" -C "$root/tests/fuzz" OUT="$work/fuzz"
   # Where annidx is not installed it was built in place.
   [ -z "$(ls "$root"/annidx/_core.*.so 2>/dev/null)" ] || export PYTHONPATH=$root
