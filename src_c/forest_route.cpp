@@ -56,6 +56,14 @@ void sort_best(std::size_t count, std::size_t wanted, RouteScratch* scratch,
     count = kernels().compact_at_most(scores, entries, count, bound);
   }
   best->clear();
+  if (count <= kMostSorted) {
+    std::uint32_t sorted[kMostSorted];
+    kernels().sort_scores(scores, count, sorted);
+    for (std::size_t i = 0; i < std::min(count, wanted); ++i) {
+      best->push_back(pack(scores[sorted[i]], entries[sorted[i]]));
+    }
+    return;
+  }
   for (std::size_t i = 0; i < count; ++i) best->push_back(pack(scores[i], entries[i]));
   if (best->size() > wanted) {
     std::nth_element(best->begin(), best->begin() + static_cast<std::ptrdiff_t>(wanted),

@@ -24,6 +24,8 @@ inline constexpr std::size_t kBlockPoints = 32;
 inline constexpr std::size_t kCodewords = 16;
 // Vectors side by side in a panel ([dim][16] floats) and in a centre block.
 inline constexpr std::size_t kPanelWidth = 16;
+// Scores that sort_scores takes at most.
+inline constexpr std::size_t kMostSorted = 512;
 // Integer queries keep to [-64, 63], so that AVX2's saturating pair sums stay exact
 // (255 * 64 * 2 < 32768).
 inline constexpr int kPlaneMin = -64;
@@ -123,6 +125,9 @@ struct Kernels {
   // when fewer than keep are finite. Depends on the scores only, not on their order; NaN is never
   // counted.
   float (*near_bound)(const float* scores, std::size_t n, std::size_t keep);
+  // The positions of n (at most kMostSorted) scores, ascending by score, NaN last, equal ones by position.
+  // Counts for each score those below it: for so few, faster than a sort that branches.
+  void (*sort_scores)(const float* scores, std::size_t n, std::uint32_t* sorted);
   // Drops the pairs whose score exceeds the threshold (or is NaN), keeping order; returns how many stay.
   std::size_t (*compact_at_most)(float* scores, Slot* slots, std::size_t n, float threshold);
 

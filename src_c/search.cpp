@@ -319,6 +319,7 @@ void Searcher::rerank(const SearchView& view, std::uint64_t keep) {
 void Searcher::score_exactly(const SearchView& view, const Request& request) {
   for (std::size_t i = 0; i < survivors_; ++i) {
     prefetch_l2(view.vectors + std::size_t{slots_[i]} * view.row_bytes, view.row_bytes);
+    prefetch_l2(view.slot_rows + slots_[i], sizeof(std::uint32_t));
   }
   found_.clear();
   if (request.included != kNoRow && is_eligible(request.eligible, request.included)) {

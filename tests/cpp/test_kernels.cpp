@@ -22,6 +22,7 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -590,6 +591,26 @@ void test_near_bound(const Kernels& k) {
   }
 }
 
+void test_sort_scores(const Kernels& k) {
+  for (std::size_t n : {0, 1, 2, 15, 16, 17, 100, 511, 512}) {
+    for (Data kind : kAllData) {
+      Buffer<float> scores(n);
+      fill(scores, kind);
+      if (n > 8) scores[n / 2] = scores[1] = scores[n - 1];
+      Buffer<std::uint32_t> sorted(n);
+      k.sort_scores(scores.data(), n, sorted.data());
+      std::vector<std::uint32_t> expected(n);
+      std::iota(expected.begin(), expected.end(), 0);
+      std::stable_sort(expected.begin(), expected.end(), [&](std::uint32_t a, std::uint32_t b) {
+        if (std::isnan(scores[b])) return !std::isnan(scores[a]);
+        if (scores[a] == scores[b]) return std::signbit(scores[a]) && !std::signbit(scores[b]);
+        return scores[a] < scores[b];
+      });
+      check(std::equal(expected.begin(), expected.end(), sorted.begin()), "sort_scores, n %zu", n);
+    }
+  }
+}
+
 // The bits of slots [first, first + points), in exactly the words that a scan may read, with
 // the pointer moved back so that it can be indexed by slot; or all slots, as nullptr.
 class Eligible {
@@ -1042,6 +1063,7 @@ void test_table(const Kernels& k) {
   test_select(k);
   test_compact(k);
   test_near_bound(k);
+  test_sort_scores(k);
   test_scan_codes("scan_codes_additive", k.scan_codes_additive, false);
   test_scan_codes("scan_codes_multiplicative", k.scan_codes_multiplicative, true);
   test_luts(k);
