@@ -13,25 +13,47 @@ namespace {
 constexpr std::size_t kMostReranks = 16;
 constexpr std::size_t kExactCount = 5;
 
+std::uint32_t exact_depth(std::uint64_t k, std::size_t step) {
+  const std::uint64_t depths[kExactCount] = {k + 2, k + k / 5 + 3, k + k / 2 + 4, 2 * k + 8,
+                                             4 * k + 16};
+  return static_cast<std::uint32_t>(std::min(depths[step], kMaxItems));
+}
+
 // How the settings for some k are looked for.
 struct Plan {
   std::vector<std::uint32_t> ks;
-  std::vector<std::uint32_t> reranks;  // depths of re-ranking that are tried, ascending
-  std::uint32_t exact;                 // candidates of a query whose exact keys are known
-  std::uint64_t queries;               // asked at most
-  std::uint64_t first_level;           // candidates
-  std::uint32_t depth() const { return reranks.back(); }
+  TraceDepths depths;         // of re-ranking, and of exact scoring for all k together
+  std::uint64_t queries;      // asked at most
+  std::uint64_t first_level;  // candidates
+
+  // Which of depths.exact an exact_depth is; the last one stands for those beyond it.
+  std::uint32_t exact_step(std::uint32_t depth) const {
+    const auto at = std::lower_bound(depths.exact.begin(), depths.exact.end(), depth);
+    return static_cast<std::uint32_t>(std::min<std::ptrdiff_t>(
+        at - depths.exact.begin(), static_cast<std::ptrdiff_t>(depths.exact.size()) - 1));
+  }
 };
+
+void set_exact_depths(std::uint32_t deepest, Plan* plan) {
+  std::vector<std::uint32_t>& exact = plan->depths.exact;
+  for (std::uint32_t k : plan->ks) {
+    for (std::size_t step = 0; step < kExactCount; ++step) {
+      exact.push_back(std::min(exact_depth(k, step), deepest));
+    }
+  }
+  std::sort(exact.begin(), exact.end());
+  exact.erase(std::unique(exact.begin(), exact.end()), exact.end());
+}
 
 Plan usual_plan(std::vector<std::uint32_t> ks, std::uint64_t items) {
   Plan plan{std::move(ks),
-            {16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, tuning::kTraceDepth},
-            tuning::kTraceExact,
+            {{16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, tuning::kTraceDepth}, {}},
             std::numeric_limits<std::uint64_t>::max(),
             tuning::kFirstLevel};
   if (items >= tuning::kLargeTraceItems) {
-    plan.reranks.insert(plan.reranks.end(), {1536, tuning::kLargeTraceDepth});
+    plan.depths.scan.insert(plan.depths.scan.end(), {1536, tuning::kLargeTraceDepth});
   }
+  set_exact_depths(std::numeric_limits<std::uint32_t>::max(), &plan);
   return plan;
 }
 
@@ -40,32 +62,46 @@ Plan deep_plan(std::uint32_t k, std::uint64_t items) {
   const auto times = [&](double factor) {
     return static_cast<std::uint32_t>(std::min(factor * k, static_cast<double>(items)));
   };
-  return {{k},
-          {times(1.06), times(1.12), times(1.25), times(1.5), times(2), times(3), times(4)},
-          times(2.1),
-          tuning::kDeepCurveQueries,
-          std::max<std::uint64_t>(k, tuning::kFirstLevel)};
+  Plan plan{{k},
+            {{times(1.06), times(1.12), times(1.25), times(1.5), times(2), times(3), times(4)}, {}},
+            tuning::kDeepCurveQueries,
+            std::max<std::uint64_t>(k, tuning::kFirstLevel)};
+  set_exact_depths(times(2.1), &plan);
+  return plan;
 }
 
-std::uint32_t exact_depth(std::uint64_t k, std::size_t step) {
-  const std::uint64_t depths[kExactCount] = {k + 2, k + k / 5 + 3, k + k / 2 + 4, 2 * k + 8,
-                                             4 * k + 16};
-  return static_cast<std::uint32_t>(std::min(depths[step], kMaxItems));
-}
+// How many true neighbours of one query are found, by k, depth of re-ranking and of exact scoring.
+class Found {
+ public:
+  explicit Found(std::size_t ks) : counts_(ks * kMostReranks * kExactCount) {}
+  std::uint64_t& at(std::size_t k, std::size_t rerank, std::size_t exact) {
+    return counts_[(k * kMostReranks + rerank) * kExactCount + exact];
+  }
+  const std::vector<std::uint64_t>& counts() const noexcept { return counts_; }
+  void clear() { std::fill(counts_.begin(), counts_.end(), 0); }
 
-// Hits of one level, by k, depth of re-ranking, depth of exact scoring and half of the queries.
+ private:
+  std::vector<std::uint64_t> counts_;
+};
+
+// The same summed over the queries of each half.
 class HitTable {
  public:
-  explicit HitTable(std::size_t ks) : hits_(ks * kMostReranks * kExactCount * 2) {}
-  std::uint64_t& at(std::size_t k, std::size_t rerank, std::size_t exact, std::size_t half) {
-    return hits_[((k * kMostReranks + rerank) * kExactCount + exact) * 2 + half];
+  explicit HitTable(std::size_t ks) : halves_{Found(ks), Found(ks)} {}
+  std::uint64_t at(std::size_t k, std::size_t rerank, std::size_t exact, std::size_t half) {
+    return halves_[half].at(k, rerank, exact);
   }
+  void add(const Found& found, std::size_t half) { add(found.counts(), &halves_[half]); }
   void merge(const HitTable& other) {
-    for (std::size_t i = 0; i < hits_.size(); ++i) hits_[i] += other.hits_[i];
+    for (std::size_t half = 0; half < 2; ++half) add(other.halves_[half].counts(), &halves_[half]);
   }
 
  private:
-  std::vector<std::uint64_t> hits_;
+  static void add(const std::vector<std::uint64_t>& counts, Found* sum) {
+    std::uint64_t* out = &sum->at(0, 0, 0);
+    for (std::size_t i = 0; i < counts.size(); ++i) out[i] += counts[i];
+  }
+  Found halves_[2];
 };
 
 struct Candidate {
@@ -101,9 +137,14 @@ class CurveMeasurement {
   std::uint64_t in_half(std::size_t half) const { return (count_ + 1 - half) / 2; }
   double cost(std::uint64_t candidates, std::uint32_t rerank, std::uint32_t exact) const;
   double less_standard_error(double recall, std::size_t k_index) const;
-  void find_truth();
-  HitTable measure_level(std::uint64_t candidates);
-  void count_hits(std::uint64_t query, const std::vector<TracedCandidate>& traced, HitTable* hits);
+  void choose_levels();
+  // Keys of the k-th true neighbours of a query, by k.
+  std::vector<double> truth_of(std::uint64_t i, Searcher* searcher) const;
+  void count_found(const std::vector<double>& truth, const std::vector<TracedCandidate>& traced,
+                   Found* found) const;
+  void ask(std::uint64_t i, Searcher* searcher, std::vector<HitTable>* tables) const;
+  std::vector<HitTable> measure();
+  void weigh(std::size_t level, HitTable* hits);
   std::vector<format::CurvePoint> cheapest(std::size_t k_index) const;
 
   const SearchView& view_;
@@ -113,7 +154,7 @@ class CurveMeasurement {
   unsigned n_threads_;
   Monitor* monitor_;
   std::uint64_t count_;        // queries asked
-  std::vector<double> truth_;  // key of the k-th true neighbour, by query and k
+  std::vector<std::uint64_t> levels_;  // numbers of candidates that are tried
   std::vector<std::uint64_t> wanted_;  // min(k, items)
   std::vector<std::vector<Candidate>> measured_;  // by k
 };
@@ -138,80 +179,111 @@ double CurveMeasurement::less_standard_error(double recall, std::size_t k_index)
   return trials > 0.0 ? std::max(0.0, recall - std::sqrt(recall * (1.0 - recall) / trials)) : 0.0;
 }
 
-void CurveMeasurement::find_truth() {
-  const std::uint32_t deepest = *std::max_element(ks_.begin(), ks_.end());
-  const bool exactly = view_.scan != Scan::codes ||
-                       view_.item_count * view_.scorer->dim() <= tuning::kExactTruthValues;
-  truth_.assign(count_ * ks_.size(), 0.0);
-  parallel_for(
-      n_threads_, count_, 4,
-      [&](std::uint64_t begin, std::uint64_t end, unsigned) {
-        Searcher searcher;
-        std::vector<double> keys;
-        for (std::uint64_t i = begin; i < end; ++i) {
-          keys.clear();
-          if (exactly) {
-            Request request;
-            request.k = deepest;
-            request.setting.everything = true;
-            request.excluded = excluded(i);
-            for (const Neighbour& n : searcher.run(view_, query(i), request)) keys.push_back(n.key);
-          } else {
-            const TraceDepth depth{std::max(plan_.depth(), tuning::kLargeTraceDepth), plan_.exact};
-            for (const TracedCandidate& c :
-                 searcher.trace(view_, query(i), view_.item_count, depth, excluded(i))) {
-              keys.push_back(c.key);
-            }
-            std::sort(keys.begin(), keys.end());
-          }
-          for (std::size_t k = 0; k < ks_.size(); ++k) {
-            truth_[i * ks_.size() + k] =
-                keys.empty() ? 0.0 : keys[std::min<std::size_t>(wanted_[k], keys.size()) - 1];
-          }
-        }
-        if (queries_.release_pages) queries_.release_pages();
-      },
-      monitor_, "recall truth");
+void CurveMeasurement::choose_levels() {
+  const auto items = static_cast<double>(view_.item_count);
+  for (auto level = static_cast<double>(plan_.first_level); level < items;
+       level *= tuning::kCandidateGrowth) {
+    levels_.push_back(static_cast<std::uint64_t>(level));
+  }
+  levels_.push_back(view_.item_count);
 }
 
-void CurveMeasurement::count_hits(std::uint64_t query, const std::vector<TracedCandidate>& traced,
-                                  HitTable* hits) {
+std::vector<double> CurveMeasurement::truth_of(std::uint64_t i, Searcher* searcher) const {
+  const bool exactly = view_.scan != Scan::codes ||
+                       view_.item_count * view_.scorer->dim() <= tuning::kExactTruthValues;
+  std::vector<double> keys;
+  if (exactly) {
+    Request request;
+    request.k = *std::max_element(ks_.begin(), ks_.end());
+    request.setting.everything = true;
+    request.excluded = excluded(i);
+    for (const Neighbour& n : searcher->run(view_, query(i), request)) keys.push_back(n.key);
+  } else {
+    TraceDepths depths = plan_.depths;
+    depths.scan = {std::max(depths.scan.back(), tuning::kLargeTraceDepth)};
+    searcher->begin_trace(view_, query(i), excluded(i));
+    for (const TracedCandidate& c : searcher->trace(view_, view_.item_count, depths)) {
+      keys.push_back(c.key);
+    }
+    std::sort(keys.begin(), keys.end());
+  }
+  std::vector<double> truth;
+  for (std::uint64_t wanted : wanted_) {
+    truth.push_back(keys.empty() ? 0.0 : keys[std::min<std::size_t>(wanted, keys.size()) - 1]);
+  }
+  return truth;
+}
+
+void CurveMeasurement::count_found(const std::vector<double>& truth,
+                                   const std::vector<TracedCandidate>& traced,
+                                   Found* found) const {
+  found->clear();
   for (std::size_t k = 0; k < ks_.size(); ++k) {
-    std::uint64_t found[kMostReranks][kExactCount] = {};
-    const double last_key = truth_[query * ks_.size() + k];
+    std::uint32_t exact_steps[kExactCount];
+    for (std::size_t e = 0; e < kExactCount; ++e) {
+      exact_steps[e] = plan_.exact_step(exact_depth(ks_[k], e));
+    }
+    // First where a neighbour begins to be found, then sums.
     for (const TracedCandidate& candidate : traced) {
-      if (candidate.key > last_key) continue;
-      for (std::size_t r = 0; r < plan_.reranks.size(); ++r) {
-        if (candidate.scan_rank >= plan_.reranks[r]) continue;
-        for (std::size_t e = 0; e < kExactCount; ++e) {
-          found[r][e] += candidate.rerank_rank < exact_depth(ks_[k], e);
-        }
+      if (candidate.key > truth[k] || candidate.scan_step >= plan_.depths.scan.size()) continue;
+      for (std::size_t e = 0; e < kExactCount; ++e) {
+        if (candidate.exact_step <= exact_steps[e]) ++found->at(k, candidate.scan_step, e);
       }
     }
-    for (std::size_t r = 0; r < plan_.reranks.size(); ++r) {
-      for (std::size_t e = 0; e < kExactCount; ++e) {
-        hits->at(k, r, e, query % 2) += std::min(found[r][e], wanted_[k]);
+    for (std::size_t e = 0; e < kExactCount; ++e) {
+      std::uint64_t sum = 0;
+      for (std::size_t r = 0; r < plan_.depths.scan.size(); ++r) {
+        sum += found->at(k, r, e);
+        found->at(k, r, e) = std::min(sum, wanted_[k]);
       }
     }
   }
 }
 
-HitTable CurveMeasurement::measure_level(std::uint64_t candidates) {
-  std::vector<HitTable> tables(n_threads_, HitTable(ks_.size()));
+// What one query finds at each level. Where more effort has changed nothing for some levels, it is taken
+// to change nothing any more.
+void CurveMeasurement::ask(std::uint64_t i, Searcher* searcher,
+                           std::vector<HitTable>* tables) const {
+  const std::vector<double> truth = truth_of(i, searcher);
+  searcher->begin_trace(view_, query(i), excluded(i));
+  Found found(ks_.size());
+  std::uint64_t most = 0, all = 0;
+  for (std::uint64_t wanted : wanted_) all += wanted;
+  std::size_t unchanged = 0;
+  for (std::size_t level = 0; level < levels_.size(); ++level) {
+    const std::size_t settled = most == all ? tuning::kSettledLevels : 2 * tuning::kSettledLevels;
+    if (most == 0 || unchanged < settled) {
+      count_found(truth, searcher->trace(view_, levels_[level], plan_.depths), &found);
+      std::uint64_t now = 0;
+      for (std::size_t k = 0; k < ks_.size(); ++k) {
+        now += found.at(k, plan_.depths.scan.size() - 1, kExactCount - 1);
+      }
+      unchanged = now == most ? unchanged + 1 : 0;
+      most = now;
+    }
+    (*tables)[level].add(found, i % 2);
+  }
+}
+
+std::vector<HitTable> CurveMeasurement::measure() {
+  std::vector<std::vector<HitTable>> tables(
+      n_threads_, std::vector<HitTable>(levels_.size(), HitTable(ks_.size())));
+  std::vector<Searcher> searchers(n_threads_);
   parallel_for(
       n_threads_, count_, 8,
       [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
-        Searcher searcher;
         for (std::uint64_t i = begin; i < end; ++i) {
-          const TraceDepth depth{plan_.depth(), plan_.exact};
-          count_hits(i, searcher.trace(view_, query(i), candidates, depth, excluded(i)),
-                     &tables[worker]);
+          ask(i, &searchers[worker], &tables[worker]);
+          if (queries_.release_pages) queries_.release_pages();
         }
-        if (queries_.release_pages) queries_.release_pages();
       },
-      monitor_);
-  for (std::size_t i = 1; i < tables.size(); ++i) tables[0].merge(tables[i]);
-  return tables[0];
+      monitor_, "recall curve");
+  for (std::size_t worker = 1; worker < tables.size(); ++worker) {
+    for (std::size_t level = 0; level < levels_.size(); ++level) {
+      tables[0][level].merge(tables[worker][level]);
+    }
+  }
+  return std::move(tables[0]);
 }
 
 // The settings no cheaper one beats, thinned to kCurvePointsPerK.
@@ -249,44 +321,34 @@ std::vector<format::CurvePoint> CurveMeasurement::cheapest(std::size_t k_index) 
   return points;
 }
 
-std::vector<format::CurvePoint> CurveMeasurement::run() {
-  for (std::uint32_t k : ks_) wanted_.push_back(std::min<std::uint64_t>(k, view_.item_count));
-  find_truth();
-  measured_.assign(ks_.size(), {});
-  double candidates = static_cast<double>(std::min(plan_.first_level, view_.item_count));
-  for (bool last = false; !last;) {
-    auto level = static_cast<std::uint64_t>(candidates);
-    last = level >= view_.item_count;
-    level = std::min(level, view_.item_count);
-    HitTable hits = measure_level(level);
-    double worst = 1.0;
-    for (std::size_t k = 0; k < ks_.size(); ++k) {
-      for (std::size_t r = 0; r < plan_.reranks.size(); ++r) {
-        for (std::size_t e = 0; e < kExactCount; ++e) {
-          const auto recall = [&](std::size_t wanted_half) {
-            // A single query is its own check.
-            const std::size_t half = in_half(wanted_half) > 0 ? wanted_half : 0;
-            const double possible = static_cast<double>(in_half(half) * wanted_[k]);
-            return possible > 0 ? static_cast<double>(hits.at(k, r, e, half)) / possible : 1.0;
-          };
-          const double checked = less_standard_error(recall(1), k);
-          const std::uint32_t exact = exact_depth(ks_[k], e);
-          const std::uint32_t rerank = std::max(plan_.reranks[r], exact);
-          measured_[k].push_back(
-              {cost(level, rerank, exact), recall(0), checked,
-               {ks_[k], static_cast<float>(checked), static_cast<std::uint32_t>(level), rerank,
-                exact, 0}});
-          if (r + 1 == plan_.reranks.size() && e + 1 == kExactCount) {
-            worst = std::min({worst, recall(0), recall(1)});
-          }
-        }
+// The settings of one level, with what they cost and reach.
+void CurveMeasurement::weigh(std::size_t level, HitTable* hits) {
+  for (std::size_t k = 0; k < ks_.size(); ++k) {
+    for (std::size_t r = 0; r < plan_.depths.scan.size(); ++r) {
+      for (std::size_t e = 0; e < kExactCount; ++e) {
+        const auto recall = [&](std::size_t wanted_half) {
+          // A single query is its own check.
+          const std::size_t half = in_half(wanted_half) > 0 ? wanted_half : 0;
+          const double possible = static_cast<double>(in_half(half) * wanted_[k]);
+          return possible > 0 ? static_cast<double>(hits->at(k, r, e, half)) / possible : 1.0;
+        };
+        const double checked = less_standard_error(recall(1), k);
+        const std::uint32_t exact = exact_depth(ks_[k], e);
+        const std::uint32_t rerank = std::max(plan_.depths.scan[r], exact);
+        measured_[k].push_back({cost(levels_[level], rerank, exact), recall(0), checked,
+                                {ks_[k], static_cast<float>(checked),
+                                 static_cast<std::uint32_t>(levels_[level]), rerank, exact, 0}});
       }
     }
-    if (monitor_) monitor_->progress("recall curve", level, view_.item_count);
-    constexpr double kEnough = 0.9998;
-    last = last || worst >= kEnough;
-    candidates *= tuning::kCandidateGrowth;
   }
+}
+
+std::vector<format::CurvePoint> CurveMeasurement::run() {
+  for (std::uint32_t k : ks_) wanted_.push_back(std::min<std::uint64_t>(k, view_.item_count));
+  choose_levels();
+  std::vector<HitTable> tables = measure();
+  measured_.assign(ks_.size(), {});
+  for (std::size_t level = 0; level < levels_.size(); ++level) weigh(level, &tables[level]);
   std::vector<format::CurvePoint> curve;
   for (std::size_t k = 0; k < ks_.size(); ++k) {
     const std::vector<format::CurvePoint> points = cheapest(k);

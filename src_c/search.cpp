@@ -499,44 +499,78 @@ const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* 
   return found_;
 }
 
-const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, const void* values,
-                                                    std::uint64_t candidates,
-                                                    const TraceDepth& depth, Slot excluded) {
+// ---- calibration ------------------------------------------------------------------------------
+
+namespace {
+
+// Orders by score, equal ones by place.
+std::uint64_t placed_key(float score, std::size_t place) {
+  return std::uint64_t{ordered_key(score)} << 32 | static_cast<std::uint32_t>(place);
+}
+
+std::uint32_t step_of(const std::vector<std::uint64_t>& thresholds, std::uint64_t key) {
+  return static_cast<std::uint32_t>(
+      std::lower_bound(thresholds.begin(), thresholds.end(), key) - thresholds.begin());
+}
+
+}  // namespace
+
+// The last key within each depth.
+void Searcher::find_thresholds(const std::vector<float>& scores, std::size_t n,
+                               const std::vector<std::uint32_t>& depths,
+                               std::vector<std::uint64_t>* thresholds) {
+  keys_.resize(n);
+  for (std::size_t i = 0; i < n; ++i) keys_[i] = placed_key(scores[i], i);
+  thresholds->assign(depths.size(), std::numeric_limits<std::uint64_t>::max());
+  auto end = keys_.end();
+  for (std::size_t step = depths.size(); step-- > 0;) {
+    if (depths[step] >= n || depths[step] == 0) continue;
+    const auto last = keys_.begin() + static_cast<std::ptrdiff_t>(depths[step]) - 1;
+    std::nth_element(keys_.begin(), last, end);
+    (*thresholds)[step] = *last;
+    end = last + 1;
+  }
+}
+
+double Searcher::traced_key(const SearchView& view, Slot slot) {
+  CachedKey& cached = cached_keys_[slot % cached_keys_.size()];
+  if (cached.slot != slot) cached = {slot, key_of(view, exact_, slot)};
+  return cached.key;
+}
+
+void Searcher::begin_trace(const SearchView& view, const void* values, Slot excluded) {
   prepare(view, values);
   prepare_routing(view);
   prepare_scan(view);
-  Request request;
-  request.setting = {candidates, depth.candidates, depth.candidates, false};
-  request.k = depth.candidates;
-  request.excluded = excluded;
-  route(view.forest, routed_query_, candidates, nullptr, &route_scratch_, &leaves_);
-  scan_leaves(view, request, depth.candidates);
-  const std::size_t scanned = survivors_;
-  if (view.forest.trees.size() > 1) add_further_trees(view, request);
+  cached_keys_.assign(tuning::kTracedKeys, {kNoRow, 0.0});
+  traced_excluded_ = excluded;
+}
 
-  traced_.assign(survivors_, {std::numeric_limits<double>::infinity(), 0, 0});
-  const auto rank_by = [&](const std::vector<float>& scores, std::size_t n, auto assign) {
-    keys_.resize(n);
-    for (std::size_t i = 0; i < n; ++i) {
-      keys_[i] = std::uint64_t{ordered_key(scores[i])} << 32 | i;
-    }
-    std::sort(keys_.begin(), keys_.end());
-    for (std::size_t rank = 0; rank < n; ++rank) {
-      assign(traced_[static_cast<std::uint32_t>(keys_[rank])], static_cast<std::uint32_t>(rank));
-    }
-  };
-  rank_by(scores_, scanned,
-          [](TracedCandidate& c, std::uint32_t rank) { c.scan_rank = c.rerank_rank = rank; });
-  std::uint32_t scored = std::numeric_limits<std::uint32_t>::max();
+const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view,
+                                                    std::uint64_t candidates,
+                                                    const TraceDepths& depths) {
+  Request request;
+  request.excluded = traced_excluded_;
+  route(view.forest, routed_query_, candidates, nullptr, &route_scratch_, &leaves_);
+  scan_leaves(view, request, depths.scan.back());
+  const std::size_t scanned = survivors_;
+  find_thresholds(scores_, scanned, depths.scan, &scan_thresholds_);
+  if (view.forest.trees.size() > 1) add_further_trees(view, request);
   if (view.row_scalars) {
     rerank(view, survivors_);
-    rank_by(rerank_keys_, survivors_,
-            [](TracedCandidate& c, std::uint32_t rank) { c.rerank_rank = rank; });
-    scored = depth.exact;
+  } else {
+    rerank_keys_.assign(scores_.begin(),
+                        scores_.begin() + static_cast<std::ptrdiff_t>(survivors_));
   }
+  find_thresholds(rerank_keys_, survivors_, depths.exact, &exact_thresholds_);
+  traced_.clear();
   for (std::size_t i = 0; i < survivors_; ++i) {
-    if (traced_[i].rerank_rank >= scored) continue;
-    traced_[i].key = key_of(view, exact_, slots_[i]);
+    const std::uint32_t exact_step = step_of(exact_thresholds_, placed_key(rerank_keys_[i], i));
+    if (exact_step == depths.exact.size()) continue;
+    // Points of further trees are re-scored whatever the depth.
+    const std::uint32_t scan_step =
+        i < scanned ? step_of(scan_thresholds_, placed_key(scores_[i], i)) : 0;
+    traced_.push_back({traced_key(view, slots_[i]), scan_step, exact_step});
   }
   return traced_;
 }

@@ -78,17 +78,17 @@ struct Request {
   double radius = 0.0;
 };
 
-// A candidate as calibration sees it.
+// A candidate as calibration sees it. A step says which of the given depths is the least that reaches it.
 struct TracedCandidate {
-  double key;                 // exact; infinite beyond TraceDepth::exact by rerank_rank
-  std::uint32_t scan_rank;
-  std::uint32_t rerank_rank;  // among the traced ones
+  double key;  // exact
+  std::uint32_t scan_step;
+  std::uint32_t exact_step;
 };
 
-// How many candidates of a scan calibration looks at, and how many of them are scored exactly.
-struct TraceDepth {
-  std::uint32_t candidates;
-  std::uint32_t exact;
+// Depths that calibration asks about, ascending, by the order of the scan and by that of the re-ranking.
+struct TraceDepths {
+  std::vector<std::uint32_t> scan;
+  std::vector<std::uint32_t> exact;
 };
 
 // Runs queries, one at a time, with buffers that are kept between them. One a thread.
@@ -98,10 +98,11 @@ class Searcher {
   // Results are nearest first, ties by row, min(k, eligible) of them, fewer only by the radius.
   const std::vector<Neighbour>& run(const SearchView& view, const void* values,
                                     const Request& request);
-  // The best candidates, to the given depth, of a scan of so many.
-  const std::vector<TracedCandidate>& trace(const SearchView& view, const void* values,
-                                            std::uint64_t candidates, const TraceDepth& depth,
-                                            Slot excluded);
+  // Calibration asks one query with many numbers of candidates: begin_trace once, then trace for each.
+  void begin_trace(const SearchView& view, const void* values, Slot excluded);
+  // What a scan of so many candidates and a re-ranking of all it keeps leave within the last depths.
+  const std::vector<TracedCandidate>& trace(const SearchView& view, std::uint64_t candidates,
+                                            const TraceDepths& depths);
 
  private:
   void prepare(const SearchView& view, const void* values);
@@ -127,6 +128,10 @@ class Searcher {
   void collect(const SearchView& view, const Request& request, Slot slot);
   void finish_collection(std::uint64_t k);
   void set_distances(const SearchView& view);
+  void find_thresholds(const std::vector<float>& scores, std::size_t n,
+                       const std::vector<std::uint32_t>& depths,
+                       std::vector<std::uint64_t>* thresholds);
+  double traced_key(const SearchView& view, Slot slot);
 
   // The query in its forms.
   std::vector<float> row_units_;
@@ -153,6 +158,13 @@ class Searcher {
   std::vector<std::uint64_t> seen_;     // slots met, with further trees
   std::vector<Neighbour> found_;
   std::vector<TracedCandidate> traced_;
+  std::vector<std::uint64_t> scan_thresholds_, exact_thresholds_;
+  struct CachedKey {
+    Slot slot;
+    double key;
+  };
+  std::vector<CachedKey> cached_keys_;  // of the query being traced, by the slot's lower bits
+  Slot traced_excluded_ = kNoRow;
   double collect_bound_ = 0.0;
 };
 

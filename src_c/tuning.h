@@ -96,13 +96,17 @@ inline constexpr std::uint64_t kDeepCurveQueries = 96;
 // Settings tried: candidates grow by this factor from part of a leaf to all.
 inline constexpr std::uint64_t kFirstLevel = 96;
 inline constexpr double kCandidateGrowth = 1.5;
-// Depth of the re-ranking that calibration looks at, and of the exact scoring after it.
+// Depth of the re-ranking that calibration looks at.
 inline constexpr std::uint32_t kTraceDepth = 1'024;
 inline constexpr std::uint32_t kLargeTraceDepth = 2'048;
 inline constexpr std::uint64_t kLargeTraceItems = 2'000'000;
-inline constexpr std::uint32_t kTraceExact = 448;
+// Exact keys of one query that are kept while its effort grows; a power of two.
+inline constexpr std::size_t kTracedKeys = 8'192;
+// A query whose neighbours have all been found for so many steps of growing effort is asked no further;
+// one that found no more of them, for twice as many.
+inline constexpr std::size_t kSettledLevels = 3;
 // Items up to which calibration's truth is brute force (times dimension).
-inline constexpr std::uint64_t kExactTruthValues = 12'000'000;
+inline constexpr std::uint64_t kExactTruthValues = 4'000'000;
 
 // Cost of a query in points scanned, to choose the cheapest setting. Measured at 128 and 384
 // dimensions; bytes are those of a byte row.
