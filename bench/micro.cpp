@@ -361,11 +361,12 @@ void time_tables(const Kernels& level) {
 
 void time_rotation(const Kernels& level, const Memory& memory) {
   const OwnedPlanes query(kDim);
+  const QueryBytes bytes{query.planes.low, query.planes.low_sum, query.planes.step};
   const std::vector<float> scales(kDim, 1.0f);
   std::vector<float> out(kDim);
   const auto* matrix = reinterpret_cast<const std::int8_t*>(memory.bytes);
   const double ns = ns_per_call([&] {
-    level.rotate_i8(matrix, kDim, kDim, kDim, query.planes, scales.data(), out.data());
+    level.rotate_i8(matrix, kDim, kDim, kDim, bytes, scales.data(), out.data());
   });
   print(level, "rotate_i8 128x128", "L1", "query", 1, kDim * kDim, ns);
 }

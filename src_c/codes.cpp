@@ -430,32 +430,34 @@ void PlaneBuffers::set(const float* values, std::uint32_t dim) {
   exponent = std::max(exponent, kLeastExponent);
   planes.step = std::ldexp(1.0f, exponent);
   const float inverse = std::ldexp(1.0f, -exponent);
-  planes.high_sum = planes.low_sum = 0;
+  // Locals: bytes written through a member could be the members themselves, to the compiler.
+  std::int8_t* __restrict high_out = high.data();
+  std::int8_t* __restrict low_out = low.data();
+  std::int32_t high_sum = 0, low_sum = 0;
   for (std::uint32_t j = 0; j < dim; ++j) {
-    const int value = static_cast<int>(std::nearbyint(values[j] * inverse));
+    const int value = static_cast<int>(round_small(values[j] * inverse));
     const int upper = (value + 64) >> 7;  // floor division, so that the rest is in [-64, 63]
-    high[j] = static_cast<std::int8_t>(upper);
-    low[j] = static_cast<std::int8_t>(value - upper * 128);
-    planes.high_sum += high[j];
-    planes.low_sum += low[j];
+    const int lower = value - upper * 128;
+    high_out[j] = static_cast<std::int8_t>(upper);
+    low_out[j] = static_cast<std::int8_t>(lower);
+    high_sum += upper;
+    low_sum += lower;
   }
+  planes.high_sum = high_sum;
+  planes.low_sum = low_sum;
   planes.high = high.data();
   planes.low = low.data();
 }
 
-void make_tables(const CodesView& codes, const PlaneBuffers& query, float factor,
+void make_tables(const CodesView& codes, const QueryBytes& query, float factor,
                  TableScratch* scratch, CodeTables* out) {
   scratch->rotated.resize(codes.dim);
   scratch->permuted.assign(codes.dim, 0.0f);
   for (std::uint32_t begin = 0; begin < codes.dim; begin += codes.rotation_block) {
     const std::uint32_t d = std::min(codes.rotation_block, codes.dim - begin);
-    QueryPlanes part = query.planes;
-    part.high += begin;
-    part.low += begin;
-    if (d < codes.dim) {
-      part.high_sum = std::accumulate(part.high, part.high + d, 0);
-      part.low_sum = std::accumulate(part.low, part.low + d, 0);
-    }
+    QueryBytes part = query;
+    part.values += begin;
+    if (d < codes.dim) part.sum = std::accumulate(part.values, part.values + d, 0);
     kernels().rotate_i8(codes.rotation + std::size_t{begin} * codes.rotation_block, d,
                         codes.rotation_block, d, part, codes.rotation_scales + begin,
                         &scratch->rotated[begin]);

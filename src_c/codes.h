@@ -104,9 +104,10 @@ struct TableScratch {
   std::vector<float> rotated, permuted, tables;
 };
 
-// Tables of factor * <query, residual> for a query of the working space, given its planes.
+// Tables of factor * <query, residual> for a query of the working space. 7 bits a value are enough:
+// entries of the tables have 8.
 // Throws Error(format) when the model's indexes point outside.
-void make_tables(const CodesView& codes, const PlaneBuffers& query, float factor,
+void make_tables(const CodesView& codes, const QueryBytes& query, float factor,
                  TableScratch* scratch, CodeTables* out);
 
 }  // namespace annidx

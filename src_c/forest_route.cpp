@@ -218,13 +218,16 @@ void RouteQuery::set(const float* work_query, std::uint32_t dim, std::uint32_t d
   constexpr float kLeast = 1e-30f;  // below it the inverse of a step may be infinite
   step = largest > kLeast ? largest / static_cast<float>(kPlaneMax) : 1.0f;
   const float inverse = 1.0f / step;
-  sum = 0;
+  // A local: bytes written could be the member itself, to the compiler.
+  std::int8_t* __restrict out = values.data();
+  std::int32_t total = 0;
   for (std::uint32_t j = 0; j < dim; ++j) {
-    const float scaled = std::nearbyint(work_query[j] * inverse);
-    values[j] = static_cast<std::int8_t>(
-        std::clamp(scaled, static_cast<float>(kPlaneMin), static_cast<float>(kPlaneMax)));
-    sum += values[j];
+    const int scaled = static_cast<int>(round_small(work_query[j] * inverse));
+    const int value = std::min(std::max(scaled, kPlaneMin), kPlaneMax);
+    out[j] = static_cast<std::int8_t>(value);
+    total += value;
   }
+  sum = total;
 }
 
 LeafSpan checked_leaf(const ForestView& forest, std::uint32_t entry, bool first_tree) {
@@ -282,7 +285,7 @@ void route_first_tree(const ForestView& forest, const RouteQuery& query, std::ui
       if (count > 0) {
         out->push_back({float_of_key(static_cast<std::uint32_t>(key >> 32)), entry, 0});
       }
-      if (near) stretch = rarity(points, static_cast<double>(passed) * share);
+      if (near && eligible) stretch = rarity(points, static_cast<double>(passed) * share);
       if (static_cast<double>(points) >= static_cast<double>(candidates) * stretch) return;
     }
     if (best.size() < wanted || wanted >= entries) return;

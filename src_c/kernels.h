@@ -26,6 +26,12 @@ inline constexpr std::size_t kCodewords = 16;
 inline constexpr std::size_t kPanelWidth = 16;
 // Scores that sort_scores takes at most.
 inline constexpr std::size_t kMostSorted = 512;
+// The nearest integer, ties to even, of |x| < 2^22: as nearbyint, but loops of it become vector code.
+inline float round_small(float x) noexcept {
+  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: the sum's last digit is worth 1
+  return (x + kShift) - kShift;
+}
+
 // Integer queries keep to [-64, 63], so that AVX2's saturating pair sums stay exact
 // (255 * 64 * 2 < 32768).
 inline constexpr int kPlaneMin = -64;
@@ -43,6 +49,13 @@ struct QueryPlanes {
   const std::int8_t* low;
   std::int32_t high_sum;
   std::int32_t low_sum;
+  float step;
+};
+
+// A query as 7-bit integers: q[i] ~ step * values[i], in [-64, 63].
+struct QueryBytes {
+  const std::int8_t* values;
+  std::int32_t sum;
   float step;
 };
 
@@ -196,11 +209,10 @@ struct Kernels {
                               const std::uint8_t* query, float threshold, Slot first_slot,
                               const std::uint64_t* eligible, Survivors out);
 
-  // A query times a matrix of signed bytes (the rotation of a query): rows are row_stride bytes
-  // apart, the query is in planes as above:
-  //   out[r] = row_scale[r] * (step * float(128 * high_dot + low_dot))
+  // A query times a matrix of signed bytes (the rotation of a query): rows are row_stride bytes apart:
+  //   out[r] = row_scale[r] * (step * float(dot))
   void (*rotate_i8)(const std::int8_t* matrix, std::size_t n_rows, std::size_t row_stride,
-                    std::size_t dim, const QueryPlanes& query, const float* row_scale, float* out);
+                    std::size_t dim, const QueryBytes& query, const float* row_scale, float* out);
 
   // ---- bytes -----------------------------------------------------------------------
   std::uint32_t (*crc32c)(std::uint32_t crc, const void* data, std::size_t bytes);  // start with 0

@@ -121,8 +121,9 @@ void Searcher::prepare_scan(const SearchView& view) {
   const std::uint32_t dim = view.scorer->dim();
   if (view.scan == Scan::codes) {
     const bool multiplies = traits_of(view.scorer->metric()).multiplies_norm;
-    work_planes_.set(work_.data(), dim);
-    make_tables(view.codes, work_planes_, multiplies ? -1.0f : -2.0f, &table_scratch_, &tables_);
+    const QueryBytes bytes{routed_query_.values.data(), routed_query_.sum, routed_query_.step};
+    make_tables(view.codes, bytes, multiplies ? -1.0f : -2.0f, &table_scratch_, &tables_);
+    if (view.row_scalars && view.planes_of_work) work_planes_.set(work_.data(), dim);
     if (view.row_scalars && !view.planes_of_work) row_planes_.set(tamed_.data(), dim);
   } else if (view.scan == Scan::byte_rows) {
     bytes_.resize(dim);
@@ -220,16 +221,22 @@ void Searcher::scan_leaves(const SearchView& view, const Request& request, std::
   const std::uint64_t* eligible = request.eligible ? request.eligible->words() : nullptr;
   std::uint64_t full = keep * 2 + 64;  // survivors that are worth cutting
   const CodesView& codes = view.codes;
-  for (std::size_t i = 0; i < leaves_.size(); ++i) {
-    if (leaves_[i].tree != 0) continue;
-    const LeafSpan span = checked_leaf(view.forest, leaves_[i].entry, true);
-    if (view.scan == Scan::codes && i + 1 < leaves_.size() && leaves_[i + 1].tree == 0) {
-      const LeafSpan next = checked_leaf(view.forest, leaves_[i + 1].entry, true);
+  // Those of further trees come last.
+  const auto is_of_first_tree = [&](std::size_t i) {
+    return i < leaves_.size() && leaves_[i].tree == 0;
+  };
+  LeafSpan next{};
+  if (is_of_first_tree(0)) next = checked_leaf(view.forest, leaves_[0].entry, true);
+  for (std::size_t i = 0; is_of_first_tree(i); ++i) {
+    const LeafSpan span = next;
+    const bool has_next = is_of_first_tree(i + 1);
+    if (has_next) next = checked_leaf(view.forest, leaves_[i + 1].entry, true);
+    if (view.scan == Scan::codes && has_next) {
       const std::size_t block_bytes = std::size_t{codes.code_count} * 16;
       prefetch_l2(codes.blocks + next.first_block * block_bytes,
-                  std::min<std::size_t>(tuning::kPrefetchBytes, next.count / 2 * codes.code_count));
+                  std::min<std::size_t>(tuning::kPrefetchCodeBytes, next.count / 2 * codes.code_count));
       prefetch_l2(codes.scalars + next.first,
-                  std::min<std::size_t>(tuning::kPrefetchBytes, next.count * sizeof(float)));
+                  std::min<std::size_t>(tuning::kPrefetchScalarBytes, next.count * sizeof(float)));
     }
     const std::size_t room = survivors_ + span.count + 2 * kBlockPoints;
     if (scores_.size() < room) {

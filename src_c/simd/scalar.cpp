@@ -359,9 +359,11 @@ void rerank_u8(const std::uint8_t* rows, std::size_t row_stride, std::size_t dim
 }
 
 void rotate_i8(const std::int8_t* matrix, std::size_t n_rows, std::size_t row_stride,
-               std::size_t dim, const QueryPlanes& query, const float* row_scale, float* out) {
+               std::size_t dim, const QueryBytes& query, const float* row_scale, float* out) {
   for (std::size_t r = 0; r < n_rows; ++r) {
-    out[r] = row_scale[r] * plane_dot(matrix + r * row_stride, dim, query);
+    std::int64_t dot = 0;
+    for (std::size_t j = 0; j < dim; ++j) dot += matrix[r * row_stride + j] * query.values[j];
+    out[r] = row_scale[r] * (query.step * static_cast<float>(dot));
   }
 }
 

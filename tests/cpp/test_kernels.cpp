@@ -913,11 +913,16 @@ void test_rotate(const Kernels& k) {
       Buffer<float> out(n_rows);
       fill_rows(matrix, extreme);
       fill(scale, Data::extreme);
-      const TestPlanes query(dim, extreme);
-      k.rotate_i8(matrix.data(), n_rows, stride, dim, query.planes, scale.data(), out.data());
+      Buffer<std::int8_t> values(dim);
+      fill_plane(values, extreme);
+      const QueryBytes query{values.data(), std::accumulate(values.begin(), values.end(), 0),
+                             random_float(Data::ordinary)};
+      k.rotate_i8(matrix.data(), n_rows, stride, dim, query, scale.data(), out.data());
       bool ok = true;
       for (std::size_t r = 0; r < n_rows; ++r) {
-        ok = ok && same(out[r], scale[r] * query.naive_dot(matrix.data() + r * stride));
+        std::int64_t dot = 0;
+        for (std::size_t j = 0; j < dim; ++j) dot += matrix[r * stride + j] * values[j];
+        ok = ok && same(out[r], scale[r] * (query.step * static_cast<float>(dot)));
       }
       check(ok, "rotate_i8 dim %zu rows %zu", dim, n_rows);
     }
