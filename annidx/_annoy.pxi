@@ -61,9 +61,12 @@ cdef size_t LARGEST_CHUNK_BYTES = 32 << 20
 cdef double CANDIDATES_PER_NODE = 1.5
 # The same for dot, where norms blur the leaves. Measured on factors 17k, 10 trees.
 cdef double DOT_CANDIDATES_PER_NODE = 2.0
-# Up to so many candidates a query reads whole leaves of the first tree only (tuning.h
-# kCandidatesPerFurtherTree): four times as many candidates then cost less than Annoy's.
+# Up to so many candidates a query reads hardly more than leaves of the first tree (tuning.h
+# kCandidatesPerFurtherTree): several times as many of them then cost less than Annoy's nodes.
 cdef uint64_t CHEAP_CANDIDATES = 4095
+cdef uint64_t CHEAP_CANDIDATES_PER_NODE = 4
+cdef uint64_t DOT_CHEAP_CANDIDATES = 8191
+cdef uint64_t DOT_CHEAP_CANDIDATES_PER_NODE = 8
 # Neighbours scored exactly beside those returned: what 8 bits order wrongly is mended by them.
 cdef uint64_t SPARE_NEIGHBOURS = 2
 cdef int64_t MAX_ITEM = 0x7FFFFFFF
@@ -447,10 +450,14 @@ cdef class AnnoyServed(AnnoySource):
         cdef uint64_t items = self.core.items
         if search_k >= items or self.least_candidates >= items:
             return items
-        cdef double factor = CANDIDATES_PER_NODE
+        cdef uint64_t wanted, cheap
         if self.metric == AnnoyMetric.dot:
-            factor = DOT_CANDIDATES_PER_NODE
-        cdef uint64_t wanted = max(<uint64_t>(search_k * factor), min(4 * search_k, CHEAP_CANDIDATES))
+            wanted = <uint64_t>(search_k * DOT_CANDIDATES_PER_NODE)
+            cheap = min(search_k * DOT_CHEAP_CANDIDATES_PER_NODE, DOT_CHEAP_CANDIDATES)
+        else:
+            wanted = <uint64_t>(search_k * CANDIDATES_PER_NODE)
+            cheap = min(search_k * CHEAP_CANDIDATES_PER_NODE, CHEAP_CANDIDATES)
+        wanted = max(wanted, cheap)
         return max(self.least_candidates, min(wanted, items - 1))
 
     cdef int read_item(self, int item, float* out) except -1:

@@ -119,6 +119,15 @@ std::vector<float> mean_of(const WorkRows& rows) {
   return mean;
 }
 
+// How many bands norms (ascending) deserve: those of like norms gain nothing by being kept apart, and
+// their neighbours would be spread over the leaves of all bands.
+std::uint32_t norm_bands(const std::vector<float>& sorted) {
+  const float low = sorted[sorted.size() / 20], high = sorted[sorted.size() - 1 - sorted.size() / 20];
+  if (!(low > 0.0f)) return tuning::kMostNormBands;
+  const double bands = 1.0 + tuning::kNormBandsPerDoubling * std::log2(double{high} / low);
+  return static_cast<std::uint32_t>(std::min<double>(bands, tuning::kMostNormBands));
+}
+
 // Norm bands of equal counts for dot; zero vectors apart for the other metrics of directions.
 void assign_regions(const MetricTraits& traits, const RowFacts& facts, RowRoles* roles) {
   if (traits.work != WorkSpace::unit) return;
@@ -127,9 +136,8 @@ void assign_regions(const MetricTraits& traits, const RowFacts& facts, RowRoles*
     std::vector<float> sorted(facts.norms);
     std::sort(sorted.begin(), sorted.end());
     std::vector<float> bounds;  // least norm of band 1, 2, ...
-    for (std::uint32_t band = 1; band < tuning::kNormBands; ++band) {
-      bounds.push_back(sorted[band * items / tuning::kNormBands]);
-    }
+    const std::uint32_t bands = norm_bands(sorted);
+    for (std::uint32_t band = 1; band < bands; ++band) bounds.push_back(sorted[band * items / bands]);
     bounds.erase(std::unique(bounds.begin(), bounds.end()), bounds.end());
     roles->region.resize(items);
     roles->region_count = static_cast<std::uint32_t>(bounds.size()) + 1;

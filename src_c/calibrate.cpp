@@ -488,6 +488,10 @@ Setting setting_for_candidates(const std::vector<format::CurvePoint>& curve, std
     setting.rerank = std::max<std::uint64_t>(setting.rerank, point.rerank);
     setting.exact = std::max<std::uint64_t>(setting.exact, point.exact);
   }
+  if (measured_k == 0) {
+    setting.rerank = std::max(search_k / tuning::kCandidatesPerUnmeasuredRerank,
+                              tuning::kUnmeasuredRerankPerNeighbour * k);
+  }
   setting = stretched(setting, k, measured_k, items);
   setting.candidates = std::max(search_k, k);
   return setting;

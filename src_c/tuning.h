@@ -33,8 +33,10 @@ inline constexpr std::uint32_t kLeanLloydPasses = 1;
 inline constexpr std::uint32_t kRandomSamplePerLeaf = 32;
 // Further trees made in one pass over the rows; each takes 4 bytes a row meanwhile.
 inline constexpr std::size_t kTreesAtOnce = 8;
-// Norm bands of the dot metric (equal counts): routing orders leaves of like norms. Measured.
-inline constexpr std::uint32_t kNormBands = 8;
+// Norm bands of the dot metric (equal counts): routing orders leaves of like norms. At most so many
+// (measured on factors), and so many more each time that the norms' 95th percentile is double the 5th.
+inline constexpr std::uint32_t kMostNormBands = 8;
+inline constexpr double kNormBandsPerDoubling = 3.0;
 
 // ---- routing -----------------------------------------------------------------------------
 
@@ -134,6 +136,10 @@ inline constexpr double kStretchPower = 1.5;
 inline constexpr double kMaxFilterStretch = 8.0;
 // With search_k given, at least one candidate in so many is re-scored by byte rows.
 inline constexpr std::uint64_t kCandidatesPerRerank = 96;
+// Where no curve was measured, one candidate in so many is re-scored, and so many at least for each
+// neighbour asked for.
+inline constexpr std::uint64_t kCandidatesPerUnmeasuredRerank = 32;
+inline constexpr std::uint64_t kUnmeasuredRerankPerNeighbour = 8;
 // Queries a thread takes at a time in a batch.
 inline constexpr std::uint64_t kBatchGrain = 16;
 

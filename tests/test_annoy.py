@@ -20,7 +20,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -94,6 +93,39 @@ def built(package: ModuleType, metric: str, rows: Array, n_trees: int = 10, ids:
     index = filled(package, metric, rows, ids)
     index.build(n_trees)
     return index
+
+
+# ---- beside Annoy ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["angular", "euclidean", "dot"])
+def test_finds_no_less_in_a_file_no_larger(metric: str) -> None:
+    """For the same trees and search_k, on clustered vectors."""
+    theirs = pytest.importorskip("annoy")
+    source = np.random.default_rng(5)
+    centres = source.normal(size=(200, 100))
+    rows = centres[source.integers(200, size=20_100)] + source.normal(size=(20_100, 100))
+    rows, queries = rows[:-100], rows[-100:]
+    exact = annidx.Index(100, metric)
+    exact.add_items(rows)
+    exact.build(recall=None)
+    truth = exact.query_exact(queries, k=10)[0]
+    sizes, found = [], []
+    for package in (theirs, annidx.annoy):
+        index = built(package, metric, rows)
+        index.save("index.ann")
+        sizes.append(os.path.getsize("index.ann"))
+        found.append(
+            [
+                sum(
+                    len(set(index.get_nns_by_vector(query, 10, search_k)) & set(near))
+                    for query, near in zip(queries, truth.tolist(), strict=True)
+                )
+                for search_k in (200, 1_000, 5_000, 19_000)
+            ]
+        )
+    assert all(ours >= annoys for annoys, ours in zip(*found, strict=True))
+    assert sizes[1] <= sizes[0]
 
 
 # ---- making one ------------------------------------------------------------------------------
@@ -1453,9 +1485,7 @@ def test_circles_in_files_of_annoy(ours: ModuleType) -> None:
         (descendants,) = struct.unpack_from("<i", whole, number * node)
         if descendants > f + 2:
             struct.pack_into("<ii", whole, number * node + 8, last, last)
-    start = time.monotonic()
     check_damaged(ours.AnnoyIndex(f, metric), bytes(whole))
-    assert time.monotonic() - start < 5
 
 
 # ---- convert ---------------------------------------------------------------------------------
