@@ -448,7 +448,8 @@ cdef class AnnoyServed(AnnoySource):
     cdef uint64_t candidates_for(self, uint64_t search_k) noexcept:
         """How many items to inspect; all where so many are asked for or they are few."""
         cdef uint64_t items = self.core.items
-        if search_k >= items or self.least_candidates >= items:
+        # Annoy reads each leaf of each tree, and so every item for certain, from here on.
+        if search_k >= items * max(1, self.n_trees) or self.least_candidates >= items:
             return items
         cdef uint64_t wanted, cheap
         if self.metric == AnnoyMetric.dot:

@@ -181,7 +181,9 @@ double CurveMeasurement::less_standard_error(double recall, std::size_t k_index)
 
 void CurveMeasurement::choose_levels() {
   const auto items = static_cast<double>(view_.item_count);
-  for (auto level = static_cast<double>(plan_.first_level); level < items;
+  // Below the points of a leaf, all levels read the same.
+  const double leaf_points = items / view_.forest.trees[0].leaf_entry_count;
+  for (double level = std::max(static_cast<double>(plan_.first_level), leaf_points); level < items;
        level *= tuning::kCandidateGrowth) {
     levels_.push_back(static_cast<std::uint64_t>(level));
   }

@@ -42,18 +42,19 @@ inline constexpr double kNormBandsPerDoubling = 3.0;
 
 // Leaves are ordered by squared distance to the centre plus this times the mean squared radius.
 inline constexpr float kRadiusWeight = 0.3f;
-// Up to this many leaves all centres are scored; above, groups of centres come first.
-inline constexpr std::uint32_t kFlatLeaves = 8'192;
+// Up to this many leaves all centres are scored; above, groups of centres come first. Source: 10M
+// generated points in 16,646 leaves, where 96 groups lost 3 points of recall at equal candidates.
+inline constexpr std::uint32_t kFlatLeaves = 24'576;
 inline constexpr std::uint32_t kGroupLeaves = 32;
 // Groups opened by a query at the least, and one for so many leaves it will visit.
-inline constexpr std::uint32_t kMinGroups = 96;
+inline constexpr std::uint32_t kMinGroups = 256;
 inline constexpr std::uint32_t kLeavesPerOpenedGroup = 4;
 
 // Candidates a query inspects for each further tree it consults, and for each point of further trees'
 // leaves that it adds: such a point is re-scored, at the price of fifty codes, and routing costs a tree
 // as much as the first. Measured on SIFT 500k.
 inline constexpr std::uint64_t kCandidatesPerFurtherTree = 4'096;
-inline constexpr std::uint64_t kCandidatesPerFurtherPoint = 16;
+inline constexpr std::uint64_t kCandidatesPerFurtherPoint = 64;
 
 // ---- codes -------------------------------------------------------------------------------
 
@@ -138,7 +139,7 @@ inline constexpr double kMaxFilterStretch = 8.0;
 inline constexpr std::uint64_t kCandidatesPerRerank = 96;
 // Where no curve was measured, one candidate in so many is re-scored, and so many at least for each
 // neighbour asked for.
-inline constexpr std::uint64_t kCandidatesPerUnmeasuredRerank = 32;
+inline constexpr std::uint64_t kCandidatesPerUnmeasuredRerank = 64;
 inline constexpr std::uint64_t kUnmeasuredRerankPerNeighbour = 8;
 // Queries a thread takes at a time in a batch.
 inline constexpr std::uint64_t kBatchGrain = 16;
