@@ -48,7 +48,8 @@ ProjectionTree::ProjectionTree(const WorkRows& rows, const PartitionOptions& opt
                                std::uint64_t seed)
     : rows_(rows), options_(options), dim_(rows.dim()) {
   while ((rows.size() >> levels_) > options.leaf_points) ++levels_;
-  panels_ = (levels_ + kPanelWidth - 1) / kPanelWidth;
+  // One at least, so that a tree of one leaf is no special case.
+  panels_ = std::max<std::uint32_t>(1, (levels_ + kPanelWidth - 1) / kPanelWidth);
   choose_sample();
   choose_directions(seed);
   std::vector<float> projections(sample_.size() * panels_ * kPanelWidth);

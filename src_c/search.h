@@ -144,7 +144,6 @@ class Searcher {
   PlaneBuffers work_planes_;
   PlaneBuffers row_planes_;
   CodeTables tables_;
-  float table_base_ = 0.0f;
 
   // Scratch.
   RouteScratch route_scratch_;

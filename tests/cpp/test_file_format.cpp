@@ -130,6 +130,8 @@ const Case kCases[] = {
     {"one", Metric::cosine, Dtype::int8, 1, 1, IdKind::text, ScanKind::vectors, 1, false, 0, 0, 0},
     {"empty", Metric::euclidean, Dtype::float32, 2, 0, IdKind::row, ScanKind::vectors, 1, false, 0,
      0, 0},
+    {"codes_lean", Metric::angular, Dtype::float32, 9, 40, IdKind::row, ScanKind::codes, 2, false, 9, 0,
+     4},
 };
 
 // Leaves of a tree as entries; a padding entry has no points. With groups, a group is a block of 16
@@ -533,7 +535,7 @@ std::vector<Fault> planted_faults() {
       {"rotation without codes", 4, param(&Params::rotation_block, 4), "'rotation_block'"},
       {"rotation too wide", 0, param(&Params::rotation_block, 14), "'rotation_block'"},
       {"no rotation", 0, param(&Params::rotation_block, 0), "'rotation_block'"},
-      {"byte rows missing", 0, param(&Params::byte_row_bytes, 0), "'byte_row_bytes'"},
+      {"byte rows without their parameter", 0, param(&Params::byte_row_bytes, 0), "'byte_rows'"},
       {"byte rows of bytes", 2, param(&Params::byte_row_bytes, 7), "'byte_row_bytes'"},
       {"byte rows short", 0, param(&Params::byte_row_bytes, 12), "'byte_row_bytes'"},
       {"byte rows long", 0, param(&Params::byte_row_bytes, 16), "'byte_row_bytes'"},
