@@ -418,10 +418,14 @@ void for_each_query(std::uint64_t n, const QueryOptions& options,
     body(0, &thread_searcher());
     return;
   }
+  const unsigned threads = thread_count(options.n_jobs);
+  // New threads touch no buffer of the thread: where its memory cannot be had, the C library ends the
+  // process.
+  std::vector<Searcher> searchers(threads > 1 ? threads : 0);
   parallel_for(
-      thread_count(options.n_jobs), n, tuning::kBatchGrain,
-      [&](std::uint64_t begin, std::uint64_t end, unsigned) {
-        Searcher& searcher = thread_searcher();
+      threads, n, tuning::kBatchGrain,
+      [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
+        Searcher& searcher = searchers.empty() ? thread_searcher() : searchers[worker];
         for (std::uint64_t i = begin; i < end; ++i) body(i, &searcher);
       },
       options.monitor);
@@ -465,8 +469,7 @@ void Index::query_rows(const Row* rows, std::uint64_t n, bool include_self,
   const bool floats = state_->metric != Metric::hamming;
   const BatchQuery batch(loaded, resolved, choose_setting(state_->curve, loaded, resolved));
   for_each_query(n, resolved, [&](std::uint64_t i, Searcher* searcher) {
-    thread_local std::vector<std::byte> values;
-    values.resize(query_bytes());
+    std::vector<std::byte> values(query_bytes());
     vectors(rows + i, 1, values.data());
     if (floats) require_finite_item(values.data(), dim, rows[i]);
     batch.run(i, values.data(), searcher, ids + i * resolved.k, distances + i * resolved.k);

@@ -182,6 +182,10 @@ void RowSource::prefetch(Row row) const noexcept {
   prefetch_l2(given(segment, row), input_row_bytes(segment.type));
 }
 
+bool RowSource::converts(Row row) const noexcept {
+  return dtype_ != Dtype::float32 && segment_of(row).type == InputType::float32;
+}
+
 const std::byte* RowSource::stored(Row row, std::byte* buffer) const {
   const Segment& segment = segment_of(row);
   const std::byte* in = given(segment, row);
@@ -224,8 +228,9 @@ double WorkTransform::apply(const float* values, float* out) const noexcept {
 }
 
 double WorkRows::load_one(Row row, float* out) const {
-  thread_local std::vector<std::byte> buffer;
-  if (buffer.size() < source_.row_bytes()) buffer.resize(source_.row_bytes());
+  // No buffer of the thread: where its memory cannot be had, the C library ends the process.
+  std::vector<std::byte> buffer;
+  if (source_.converts(row)) buffer.resize(source_.row_bytes());
   decode_row(source_.dtype(), source_.stored(row, buffer.data()), dim(), out);
   return transform_.apply(out, out);
 }

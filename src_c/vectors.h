@@ -41,6 +41,7 @@ class RowSource {
   // The stored form of a row: a pointer into the source, or into `buffer` (row_bytes()) when the row
   // had to be converted.
   const std::byte* stored(Row row, std::byte* buffer) const;
+  bool converts(Row row) const noexcept;
   // Asks for a row to be near when it is read soon.
   void prefetch(Row row) const noexcept;
   // Lets the system drop the pages of borrowed rows [begin, end).
