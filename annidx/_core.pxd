@@ -91,6 +91,8 @@ cdef extern from "../src_c/ids.h" namespace "annidx" nogil:
 
 
 cdef extern from "../src_c/index.h" namespace "annidx" nogil:
+    void prepare_thread()
+
     cppclass BuildOptions:
         uint32_t n_trees
         double recall

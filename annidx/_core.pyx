@@ -24,6 +24,7 @@ import numpy as np
 from annidx.errors import FormatError, StateError
 
 cnp.import_array()
+prepare_thread()
 
 METRICS = {
     "angular": <uint32_t>Metric.angular,

@@ -76,6 +76,11 @@ Searcher& thread_searcher() {
 
 }  // namespace
 
+void prepare_thread() {
+  thread_searcher();
+  ready_exceptions();
+}
+
 struct Index::State {
   State(Metric metric_in, Dtype dtype_in, std::uint32_t dim_in)
       : metric(metric_in),

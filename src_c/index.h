@@ -18,6 +18,10 @@
 
 namespace annidx {
 
+// Makes the calling thread's buffers ready. Where memory is too short for that, the C library ends the
+// process: better when the library is loaded than at the first query.
+void prepare_thread();
+
 struct BuildOptions {
   std::uint32_t n_trees = 0;      // 0: the library chooses
   // Default target of queries, at most 1. 0: no curve is measured; queries then name their search_k,

@@ -105,6 +105,8 @@ class Poller {
 
 }  // namespace
 
+void ready_exceptions() noexcept { static_cast<void>(std::uncaught_exceptions()); }
+
 void parallel_for(unsigned n_threads, std::uint64_t count, std::uint64_t grain,
                   const std::function<void(std::uint64_t, std::uint64_t, unsigned)>& body,
                   Monitor* monitor, const char* stage) {
@@ -133,6 +135,7 @@ void parallel_for(unsigned n_threads, std::uint64_t count, std::uint64_t grain,
     countdown.add();
     try {
       helpers.emplace_back([&, worker] {
+        ready_exceptions();
         work(worker, false);
         countdown.leave();
       });

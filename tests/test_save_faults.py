@@ -568,7 +568,7 @@ def check_out_of_memory(run_python: Callable[..., Any], jobs: int, step: float) 
 
 
 def test_out_of_memory_leaves_the_index_usable(run_python: Callable[..., Any]) -> None:
-    check_out_of_memory(run_python, 2, 4.0)
+    check_out_of_memory(run_python, 1, 4.0)
 
 
 @pytest.mark.slow
