@@ -65,7 +65,6 @@ RowFacts examine_rows(const RowSource& source, const MetricTraits& traits, unsig
             part.highest = std::max(part.highest, *ends.second);
           }
         }
-        source.release_pages(static_cast<Row>(begin), static_cast<Row>(end));
       },
       monitor, "rows");
   for (std::size_t i = 0; i < parts.size(); ++i) {
@@ -106,11 +105,9 @@ std::vector<float> mean_of(const WorkRows& rows) {
   std::vector<double> sums(rows.dim());
   std::vector<float> vector(rows.dim());
   const std::vector<Row> sample = spread_rows(rows.size(), kMeanRows, 0);
-  constexpr std::size_t kReleaseRows = 1024;
   for (std::size_t i = 0; i < sample.size(); ++i) {
     rows.load_one(sample[i], vector.data());
     for (std::uint32_t j = 0; j < rows.dim(); ++j) sums[j] += vector[j];
-    if (i % kReleaseRows == 0) rows.source().release_pages(0, sample[i]);
   }
   std::vector<float> mean(rows.dim());
   for (std::uint32_t j = 0; j < rows.dim(); ++j) {
@@ -155,6 +152,7 @@ void assign_regions(const MetricTraits& traits, const RowFacts& facts, RowRoles*
 }  // namespace
 
 void Build::learn_rows() {
+  most_resident_bytes_ = resident_file_bytes() + plan_.memory_limit / tuning::kFileMemoryShare;
   facts_ = examine_rows(source_, traits_, plan_.n_threads, plan_.monitor);
   if (!facts_.norms.empty()) {
     largest_norm_ = *std::max_element(facts_.norms.begin(), facts_.norms.end());
@@ -187,8 +185,8 @@ void Build::partition() {
   options.n_threads = plan_.n_threads;
   options.monitor = plan_.monitor;
   if (plan_.memory_limit) {
-    // A page may be read for each row of a chunk.
-    options.chunk_rows = std::max<std::uint64_t>(plan_.memory_limit / 4 / 4096, 16'384);
+    // Of a chunk's pages each is read from disk once, in whatever order its rows are.
+    options.chunk_rows = std::max<std::uint64_t>(plan_.memory_limit / tuning::kFileMemoryShare / source_.row_bytes(), 16'384);
   }
   const auto seed_of = [&](std::uint32_t tree) {
     return mix(plan_.seed + 0x9E3779B97F4A7C15ull * (tree + 1));
@@ -232,7 +230,6 @@ void Build::train_codes() {
           kernels().axpy(-1.0f, &stored_centres_[std::size_t{leaf_of[sample[i]]} * dim_],
                          &residuals[i * dim_], dim_);
         }
-        source_.release_pages(sample[begin], sample[end - 1]);
       },
       plan_.monitor);
   model_ = CodeModel::train(residuals, dim_, plan_.n_threads, plan_.monitor);
@@ -318,23 +315,26 @@ class BorrowedImage final : public Memory {
 
 }  // namespace
 
-// Gives the image's pages back to its file, where memory is limited.
-void Build::release_image() {
-  if (plan_.memory_limit) memory_->release(0, memory_->bytes());
+// Gives the image's pages back to its file, where memory is limited and they may be many.
+void Build::keep_image_small() {
+  if (!plan_.memory_limit) return;
+  const std::uint64_t resident = resident_file_bytes();
+  if (resident == 0 || resident > most_resident_bytes_) memory_->release(0, memory_->bytes());
 }
 
 void Build::seal() {
   format::seal_image(image_, [this](std::uint64_t, std::uint64_t) {
-    release_image();
+    keep_image_small();
     if (plan_.monitor) plan_.monitor->poll();
   });
 }
 
 void Build::calibrate() {
+  if (plan_.memory_limit) source_.release_pages();
   seal();
   const LoadedImage loaded(std::make_unique<BorrowedImage>(image_, memory_->bytes()), "the build");
   CalibrationQueries queries;
-  if (plan_.memory_limit) queries.release_pages = [this] { release_image(); };
+  if (plan_.memory_limit) queries.keep_pages = [this] { keep_image_small(); };
   std::vector<std::byte> rows;
   if (plan_.queries) {
     queries.rows = plan_.queries;
@@ -349,6 +349,7 @@ void Build::calibrate() {
     rows.resize(queries.count * queries.row_bytes);
     std::vector<float> values(dim_);
     for (std::uint64_t i = 0; i < queries.count; ++i) {
+      keep_image_small();
       const Slot slot = row_slots[held_out_[i]];
       queries.excluded.push_back(slot);
       std::byte* out = rows.data() + i * queries.row_bytes;

@@ -55,7 +55,7 @@ class Build {
   void fill_further_trees();
   void calibrate();
   void seal();
-  void release_image();
+  void keep_image_small();
 
   WorkRows work_rows() const { return WorkRows(source_, transform_); }
   const Partition& first_tree() const { return partitions_[0]; }
@@ -107,6 +107,7 @@ class Build {
   format::Params params_{};
   std::unique_ptr<Memory> memory_;
   std::byte* image_ = nullptr;
+  std::uint64_t most_resident_bytes_ = 0;  // of files in the process, where memory is limited
 };
 
 }  // namespace annidx

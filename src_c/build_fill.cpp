@@ -230,8 +230,8 @@ void Build::fill_leaves() {
   const std::uint32_t leaves = first_tree().leaf_count();
   std::uint64_t chunk = leaves;
   if (plan_.memory_limit) {
-    const std::uint64_t rows = std::max<std::uint64_t>(plan_.memory_limit / 4 / 8192, 16'384);
-    chunk = std::max<std::uint64_t>(1, leaves * rows / items_);
+    const std::uint64_t chunks = memory_->bytes() / (plan_.memory_limit / tuning::kFileMemoryShare / 2) + 1;
+    chunk = std::max<std::uint64_t>(1, leaves / chunks);
   }
   std::vector<LeafScratch> scratches(plan_.n_threads);
   for (std::uint64_t begin = 0; begin < leaves; begin += chunk) {
@@ -244,8 +244,7 @@ void Build::fill_leaves() {
           }
         },
         plan_.monitor, "leaves");
-    source_.release_pages(0, static_cast<Row>(items_));
-    release_image();
+    keep_image_small();
   }
 }
 

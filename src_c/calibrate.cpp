@@ -271,12 +271,14 @@ std::vector<HitTable> CurveMeasurement::measure() {
   std::vector<std::vector<HitTable>> tables(
       n_threads_, std::vector<HitTable>(levels_.size(), HitTable(ks_.size())));
   std::vector<Searcher> searchers(n_threads_);
+  if (queries_.keep_pages) {
+    for (Searcher& searcher : searchers) searcher.set_page_keeper(&queries_.keep_pages);
+  }
   parallel_for(
       n_threads_, count_, 8,
       [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
         for (std::uint64_t i = begin; i < end; ++i) {
           ask(i, &searchers[worker], &tables[worker]);
-          if (queries_.release_pages) queries_.release_pages();
         }
       },
       monitor_, "recall curve");

@@ -18,7 +18,7 @@ struct CalibrationQueries {
   std::size_t row_bytes = 0;
   std::uint64_t count = 0;
   std::vector<Slot> excluded;       // the queries' own slots; empty: none
-  std::function<void()> release_pages;  // called every few queries where memory is limited; may be empty
+  std::function<void()> keep_pages;  // see Searcher::set_page_keeper; may be empty
 };
 
 // The ks that the curve of an index is measured at, ascending.

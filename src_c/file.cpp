@@ -446,4 +446,16 @@ void release_borrowed(const void* data, std::uint64_t bytes) noexcept {
   drop_pages(static_cast<const std::byte*>(data), bytes);
 }
 
+std::uint64_t resident_file_bytes() noexcept {
+  // Opened each time: a descriptor kept would tell of the parent after a fork. Not there but on Linux.
+  const Descriptor statm(::open("/proc/self/statm", O_RDONLY | O_CLOEXEC));
+  char text[128];
+  const ssize_t length = statm.get() < 0 ? -1 : ::read(statm.get(), text, sizeof(text) - 1);
+  if (length <= 0) return 0;
+  text[length] = '\0';
+  unsigned long long shared_pages = 0;  // the third number
+  if (std::sscanf(text, "%*u %*u %llu", &shared_pages) != 1) return 0;
+  return shared_pages * page_bytes();
+}
+
 }  // namespace annidx

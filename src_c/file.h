@@ -111,4 +111,7 @@ class AtomicFile {
 // such a mapping (private, copy-on-write, anonymous) the content would be lost.
 void release_borrowed(const void* data, std::uint64_t bytes) noexcept;
 
+// Physical memory that this process has mapped of files; 0 where the system does not tell.
+std::uint64_t resident_file_bytes() noexcept;
+
 }  // namespace annidx

@@ -357,7 +357,6 @@ void Lloyd::update_centres() {
           rows_.load_one(static_cast<Row>(row), vector.data());
           sums[worker].add(leaf_of_row_[row], vector.data());
         }
-        rows_.source().release_pages(static_cast<Row>(begin), static_cast<Row>(end));
       },
       options_.monitor);
   for (std::size_t i = 1; i < sums.size(); ++i) sums[0].merge(sums[i]);
@@ -486,7 +485,6 @@ void Lloyd::reassign(const char* stage) {
           }
         },
         options_.monitor, stage);
-    rows_.source().release_pages(static_cast<Row>(begin), static_cast<Row>(end));
   }
 }
 
@@ -594,9 +592,6 @@ Partition make_partition(const WorkRows& rows, const RowRoles& roles,
       options.n_threads, sample.rows.size(), 1024,
       [&](std::uint64_t begin, std::uint64_t end, unsigned) {
         rows.load(&sample.rows[begin], end - begin, &matrix[begin * dim]);
-        const auto ends = std::minmax_element(sample.rows.begin() + static_cast<std::ptrdiff_t>(begin),
-                                              sample.rows.begin() + static_cast<std::ptrdiff_t>(end));
-        rows.source().release_pages(*ends.first, *ends.second);
       },
       options.monitor);
 
@@ -617,7 +612,6 @@ Partition make_partition(const WorkRows& rows, const RowRoles& roles,
           rows.load_one(static_cast<Row>(row), vector.data());
           leaf_of_row[row] = tree.leaf_of(vector.data(), region_of(roles, row));
         }
-        rows.source().release_pages(static_cast<Row>(begin), static_cast<Row>(end));
       },
       options.monitor, "tree");
 

@@ -60,7 +60,6 @@ ProjectionTree::ProjectionTree(const WorkRows& rows, const PartitionOptions& opt
         std::vector<float> vectors((end - begin) * dim_);
         rows_.load(&sample_[begin], end - begin, vectors.data());
         project(vectors.data(), end - begin, &projections[begin * stride]);
-        rows_.source().release_pages(sample_[begin], sample_[end - 1]);
       },
       options.monitor);
   thresholds_.resize(leaf_count() - 1);
@@ -183,7 +182,6 @@ std::vector<Partition> make_random_partitions(const WorkRows& rows, const Partit
             trees[t].leaves_of(vectors.data(), count, &projections, &leaf_of_row[t][at]);
           }
         }
-        rows.source().release_pages(static_cast<Row>(begin), static_cast<Row>(end));
       },
       options.monitor, "further trees");
   std::vector<Partition> partitions(trees.size());

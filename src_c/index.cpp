@@ -179,6 +179,7 @@ void Index::build(const BuildOptions& options) {
                     " bytes, got " + std::to_string(options.memory_limit));
   }
   s.source->settle();
+  if (options.memory_limit) s.source->limit_resident(options.memory_limit / tuning::kFileMemoryShare);
   BuildPlan plan;
   plan.metric = s.metric;
   plan.dtype = s.dtype;

@@ -14,6 +14,8 @@ namespace annidx {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// Between two calls of a page keeper.
+constexpr std::size_t kRowsPerKeeping = 64;
 
 bool nearer(const Neighbour& a, const Neighbour& b) noexcept {
   return a.key != b.key ? a.key < b.key : a.row < b.row;
@@ -243,6 +245,7 @@ void Searcher::scan_leaves(const SearchView& view, const Request& request, std::
       scores_.resize(room * 2);
       slots_.resize(room * 2);
     }
+    keep_pages();
     survivors_ += scan_leaf(view, span, leaves_[i].score, leaves_[i].entry, threshold, eligible,
                             {scores_.data() + survivors_, slots_.data() + survivors_});
     if (survivors_ >= full) {
@@ -304,18 +307,29 @@ void Searcher::add_further_trees(const SearchView& view, const Request& request)
 
 // ---- re-scoring ------------------------------------------------------------------------------
 
-// Byte rows order the survivors; the best `keep`, and few more, stay.
-void Searcher::rerank(const SearchView& view, std::uint64_t keep) {
-  rerank_keys_.resize(survivors_);
+// Keys of the survivors [first, first + count) from byte rows.
+void Searcher::score_by_bytes(const SearchView& view, std::size_t first, std::size_t count) {
   const std::uint32_t dim = view.scorer->dim();
   const QueryPlanes& planes = view.planes_of_work ? work_planes_.planes : row_planes_.planes;
   const void* rows = view.byte_rows;
+  const Slot* slots = slots_.data() + first;
+  float* keys = rerank_keys_.data() + first;
   if (view.byte_rows_signed) {
     kernels().rerank_i8(static_cast<const std::int8_t*>(rows), dim, dim, planes, view.row_scalars,
-                        slots_.data(), survivors_, rerank_keys_.data());
+                        slots, count, keys);
   } else {
     kernels().rerank_u8(static_cast<const std::uint8_t*>(rows), dim, dim, planes, view.row_scalars,
-                        slots_.data(), survivors_, rerank_keys_.data());
+                        slots, count, keys);
+  }
+}
+
+// Byte rows order the survivors; the best `keep`, and few more, stay.
+void Searcher::rerank(const SearchView& view, std::uint64_t keep) {
+  rerank_keys_.resize(survivors_);
+  const std::size_t step = page_keeper_ ? kRowsPerKeeping : survivors_;
+  for (std::size_t first = 0; first < survivors_; first += step) {
+    keep_pages();
+    score_by_bytes(view, first, std::min(step, survivors_ - first));
   }
   if (survivors_ <= keep) return;
   const float bound = kernels().near_bound(rerank_keys_.data(), survivors_, keep);
@@ -374,7 +388,10 @@ void Searcher::collect(const SearchView& view, const Request& request, Slot slot
 
 void Searcher::collect_range(const SearchView& view, const Request& request, std::uint64_t first,
                              std::uint64_t count) {
-  for (std::uint64_t i = 0; i < count; ++i) collect(view, request, static_cast<Slot>(first + i));
+  for (std::uint64_t i = 0; i < count; ++i) {
+    if (i % kRowsPerKeeping == 0) keep_pages();
+    collect(view, request, static_cast<Slot>(first + i));
+  }
 }
 
 void Searcher::finish_collection(std::uint64_t k) {
@@ -572,6 +589,7 @@ const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view,
   find_thresholds(rerank_keys_, survivors_, depths.exact, &exact_thresholds_);
   traced_.clear();
   for (std::size_t i = 0; i < survivors_; ++i) {
+    if (i % kRowsPerKeeping == 0) keep_pages();
     const std::uint32_t exact_step = step_of(exact_thresholds_, placed_key(rerank_keys_[i], i));
     if (exact_step == depths.exact.size()) continue;
     // Points of further trees are re-scored whatever the depth.

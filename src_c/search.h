@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "codes.h"
@@ -98,6 +99,9 @@ class Searcher {
   // Results are nearest first, ties by row, min(k, eligible) of them, fewer only by the radius.
   const std::vector<Neighbour>& run(const SearchView& view, const void* values,
                                     const Request& request);
+  // Called while a query reads much, so that pages can be given back where memory is limited. Must
+  // outlive the searcher.
+  void set_page_keeper(const std::function<void()>* keeper) { page_keeper_ = keeper; }
   // Calibration asks one query with many numbers of candidates: begin_trace once, then trace for each.
   void begin_trace(const SearchView& view, const void* values, Slot excluded);
   // What a scan of so many candidates and a re-ranking of all it keeps leave within the last depths.
@@ -120,6 +124,7 @@ class Searcher {
   float keep_near_best(std::uint64_t keep);
   void add_further_trees(const SearchView& view, const Request& request);
   void rerank(const SearchView& view, std::uint64_t keep);
+  void score_by_bytes(const SearchView& view, std::size_t first, std::size_t count);
   void score_exactly(const SearchView& view, const Request& request);
   void scan_exactly(const SearchView& view, const Request& request);
   void complete_radius(const SearchView& view, const Request& request);
@@ -132,6 +137,9 @@ class Searcher {
                        const std::vector<std::uint32_t>& depths,
                        std::vector<std::uint64_t>* thresholds);
   double traced_key(const SearchView& view, Slot slot);
+  void keep_pages() const {
+    if (page_keeper_) (*page_keeper_)();
+  }
 
   // The query in its forms.
   std::vector<float> row_units_;
@@ -165,6 +173,7 @@ class Searcher {
   std::vector<CachedKey> cached_keys_;  // of the query being traced, by the slot's lower bits
   Slot traced_excluded_ = kNoRow;
   double collect_bound_ = 0.0;
+  const std::function<void()>* page_keeper_ = nullptr;
 };
 
 }  // namespace annidx

@@ -38,6 +38,12 @@ inline constexpr std::size_t kTreesAtOnce = 8;
 inline constexpr std::uint32_t kMostNormBands = 8;
 inline constexpr double kNormBandsPerDoubling = 3.0;
 
+// ---- memory ------------------------------------------------------------------------------
+
+// With memory_limit, mapped pages of the input and of the file may take one part in so many of it; the
+// rest is for what a build keeps of each row and for its sample.
+inline constexpr std::uint64_t kFileMemoryShare = 4;
+
 // ---- routing -----------------------------------------------------------------------------
 
 // Leaves are ordered by squared distance to the centre plus this times the mean squared radius.

@@ -16,6 +16,8 @@ namespace {
 constexpr std::uint64_t kFirstChunkBytes = std::uint64_t{1} << 20;
 constexpr std::uint64_t kLargestChunkBytes = std::uint64_t{1} << 26;
 constexpr float kLargestHalf = 65504.0f;
+// Where all rows are read in order, borrowed ones are given back after so many.
+constexpr std::uint64_t kRowsPerRelease = 16'384;
 
 const float* as_floats(const void* rows) noexcept { return static_cast<const float*>(rows); }
 
@@ -72,7 +74,6 @@ std::size_t RowSource::input_row_bytes(InputType type) const noexcept {
 void RowSource::check_rows(const void* rows, InputType type, std::uint64_t n,
                            bool borrowed) const {
   if (type != InputType::float32 && type != InputType::float16) return;
-  constexpr std::uint64_t kReleaseRows = 16'384;
   std::vector<float> decoded(type == InputType::float16 ? dim_ : 0);
   for (std::uint64_t i = 0; i < n; ++i) {
     const float* row = decoded.data();
@@ -93,10 +94,10 @@ void RowSource::check_rows(const void* rows, InputType type, std::uint64_t n,
                   "vectors: row " + std::to_string(i) +
                       " holds a value beyond 65504, too large for dtype float16");
     }
-    if (borrowed && (i + 1) % kReleaseRows == 0) {
+    if (borrowed && (i + 1) % kRowsPerRelease == 0) {
       const std::size_t bytes = input_row_bytes(type);
-      release_borrowed(static_cast<const std::byte*>(rows) + (i + 1 - kReleaseRows) * bytes,
-                       kReleaseRows * bytes);
+      release_borrowed(static_cast<const std::byte*>(rows) + (i + 1 - kRowsPerRelease) * bytes,
+                       kRowsPerRelease * bytes);
     }
   }
 }
@@ -156,7 +157,12 @@ void RowSource::settle() {
   if (dtype_ != Dtype::int8 || given_bytes() || segments_.empty()) return;
   float largest = 0.0f;
   for (const Segment& segment : segments_) {
-    largest = std::max(largest, kernels().max_abs(as_floats(segment.data), segment.count * dim_));
+    for (std::uint64_t row = 0; row < segment.count; row += kRowsPerRelease) {
+      const std::uint64_t count = std::min(kRowsPerRelease, segment.count - row);
+      const float* values = as_floats(segment.data) + row * dim_;
+      largest = std::max(largest, kernels().max_abs(values, count * dim_));
+      if (segment.borrowed) release_borrowed(values, count * dim_ * sizeof(float));
+    }
   }
   // Below the floor a scale would not be a normal float; such data is zero for all purposes.
   constexpr float kFloor = 1e-30f;
@@ -189,6 +195,7 @@ bool RowSource::converts(Row row) const noexcept {
 const std::byte* RowSource::stored(Row row, std::byte* buffer) const {
   const Segment& segment = segment_of(row);
   const std::byte* in = given(segment, row);
+  if (most_resident_bytes_ != 0) note_read();
   if (segment.type != InputType::float32 || dtype_ == Dtype::float32) return in;
   const float* values = as_floats(in);
   if (dtype_ == Dtype::float16) {
@@ -200,15 +207,32 @@ const std::byte* RowSource::stored(Row row, std::byte* buffer) const {
   return buffer;
 }
 
-void RowSource::release_pages(Row begin, Row end) const noexcept {
+void RowSource::limit_resident(std::uint64_t bytes) noexcept {
+  most_resident_bytes_ = resident_file_bytes() + bytes;
+  const std::size_t row_bytes =
+      segments_.empty() ? row_bytes_ : input_row_bytes(segments_.front().type);
+  reads_per_release_ = std::max<std::uint64_t>(1, bytes / (4096 + row_bytes));
+}
+
+// How much a read brings in is the system's choice (the pages around it, or two megabytes at once),
+// so that only it can tell when there is too much.
+void RowSource::note_read() const noexcept {
+  constexpr std::uint64_t kReadsPerCheck = 32;
+  const std::uint64_t reads = reads_.fetch_add(1, std::memory_order_relaxed);
+  if (reads % kReadsPerCheck != 0) return;
+  const std::uint64_t resident = resident_file_bytes();
+  if (resident != 0 ? resident < most_resident_bytes_
+                    : reads % reads_per_release_ >= kReadsPerCheck) {
+    return;
+  }
+  release_pages();
+}
+
+// Other threads may be reading: they find the same bytes again.
+void RowSource::release_pages() const noexcept {
   for (const Segment& segment : segments_) {
     if (!segment.borrowed) continue;
-    const std::uint64_t first = std::max<std::uint64_t>(begin, segment.first_row);
-    const std::uint64_t last =
-        std::min<std::uint64_t>(end, segment.first_row + segment.count);
-    if (first >= last) continue;
-    const std::size_t bytes = input_row_bytes(segment.type);
-    release_borrowed(segment.data + (first - segment.first_row) * bytes, (last - first) * bytes);
+    release_borrowed(segment.data, segment.count * input_row_bytes(segment.type));
   }
 }
 

@@ -2,6 +2,7 @@
 // vector of the working space (WorkTransform, WorkRows). It must not know trees or files.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -28,6 +29,11 @@ class RowSource {
   void take_back(std::uint64_t n) noexcept;
   // Chooses the scale of int8 rows. No add() after it.
   void settle();
+  // From now on the pages of borrowed rows are given back when the process has mapped more than
+  // about so many bytes of files beyond what it has now, in whatever order rows are read.
+  void limit_resident(std::uint64_t bytes) noexcept;
+  // Gives the pages of borrowed rows back now.
+  void release_pages() const noexcept;
 
   std::uint64_t size() const noexcept { return size_; }
   Dtype dtype() const noexcept { return dtype_; }
@@ -39,13 +45,11 @@ class RowSource {
   bool given_bytes() const noexcept;
 
   // The stored form of a row: a pointer into the source, or into `buffer` (row_bytes()) when the row
-  // had to be converted.
+  // had to be converted. Thread-safe.
   const std::byte* stored(Row row, std::byte* buffer) const;
   bool converts(Row row) const noexcept;
   // Asks for a row to be near when it is read soon.
   void prefetch(Row row) const noexcept;
-  // Lets the system drop the pages of borrowed rows [begin, end).
-  void release_pages(Row begin, Row end) const noexcept;
 
  private:
   struct Segment {
@@ -62,12 +66,16 @@ class RowSource {
   std::byte* reserve(InputType type, std::uint64_t n);
   const Segment& segment_of(Row row) const noexcept;
   const std::byte* given(const Segment& segment, Row row) const noexcept;
+  void note_read() const noexcept;
 
   Dtype dtype_;
   std::uint32_t dim_;
   std::size_t row_bytes_;
   std::uint64_t size_ = 0;
   float value_scale_ = 1.0f;
+  std::uint64_t most_resident_bytes_ = 0;  // of files in the process; 0: any
+  std::uint64_t reads_per_release_ = 0;    // where the system does not tell what is resident
+  mutable std::atomic<std::uint64_t> reads_{0};
   std::vector<Segment> segments_;
 };
 

@@ -35,11 +35,10 @@ before = peak()
 mapped = np.load(vectors, mmap_mode="r")
 index = annidx.Index(mapped.shape[1], metric, dtype)
 index.add_items(mapped)
-queries = np.array(mapped[:20], dtype=np.float32)
 if int(limit):
-    index.build(out=out, memory_limit=int(limit), queries=queries)
+    index.build(out=out, memory_limit=int(limit))
 else:
-    index.build(queries=queries)
+    index.build()
 print(peak() - before)
 if not int(limit):
     index.save(out)
