@@ -91,8 +91,8 @@ class Worker:
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of some 40 MB."""
-    vectors = np.random.default_rng(0).standard_normal((24_000, DIM)).astype(np.float32)
+    """A file of some 60 MB."""
+    vectors = np.random.default_rng(0).standard_normal((36_000, DIM)).astype(np.float32)
     index = annidx.Index(DIM, "euclidean")
     index.add_items(vectors)
     index.build(queries=vectors[:10])
