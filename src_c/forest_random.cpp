@@ -35,7 +35,6 @@ class ProjectionTree {
            const float* projections);
 
   const WorkRows& rows_;
-  const PartitionOptions& options_;
   const std::uint32_t dim_;
   std::uint32_t levels_ = 0;
   std::uint32_t panels_ = 0;
@@ -46,7 +45,7 @@ class ProjectionTree {
 
 ProjectionTree::ProjectionTree(const WorkRows& rows, const PartitionOptions& options,
                                std::uint64_t seed)
-    : rows_(rows), options_(options), dim_(rows.dim()) {
+    : rows_(rows), dim_(rows.dim()) {
   while ((rows.size() >> levels_) > options.leaf_points) ++levels_;
   // One at least, so that a tree of one leaf is no special case.
   panels_ = std::max<std::uint32_t>(1, (levels_ + kPanelWidth - 1) / kPanelWidth);

@@ -6,8 +6,8 @@
 #
 # A part whose tools are not installed is left out, and says so. Environment:
 #   PYTHON          the interpreter (python3); it needs what setup.py and the tests need
-#   QUICK=1         leaves out the longest tests of the extension with ThreadSanitizer
-#   FUZZ_SECONDS    for each of the three fuzz targets (60)
+#   QUICK=1         leaves out and shortens the longest tests of the extension with ThreadSanitizer
+#   FUZZ_SECONDS    for the three fuzz targets, which run side by side (60)
 #   SANITIZE_DIR    where copies, programs and inputs are kept (a temporary folder, removed at the end)
 set -euo pipefail
 
@@ -120,7 +120,10 @@ run_thread() {
   build thread thread
   # In one process: workers of pytest-xdist have threads of their own when a test forks.
   local tests=$thread_tests
-  [ -z "${QUICK:-}" ] || not_here+=" and not copies and not nothing_leaks and not spawned"
+  if [ -n "${QUICK:-}" ]; then
+    not_here+=" and not copies and not nothing_leaks and not spawned"
+    export ANNIDX_SWAPS=40
+  fi
   # The C library frees the storage of threads that ended under a lock that the sanitizer does not see.
   echo "race:dl_deallocate_tls" >"$work/suppressions"
   export TSAN_OPTIONS=halt_on_error=1:exitcode=66:suppressions=$work/suppressions
@@ -164,6 +167,18 @@ END
   echo "no memory of the core leaks"
 }
 
+fuzz_target() {
+  local target=$1
+  mkdir -p "$work/seeds/$target" "$work/found-$target"
+  cp "$root/tests/crashers/${target/index/annidx}"/* "$work/seeds/$target" 2>/dev/null || true
+  "$work/fuzz/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
+    -malloc_limit_mb=256 -max_len=40000 -print_final_stats=1 -verbosity=1 \
+    -artifact_prefix="$work/found-$target/" "$work/seeds/$target" >"$work/$target.log" 2>&1 ||
+    { tail -40 "$work/$target.log"; return 1; }
+  echo "fuzz_$target, $seconds seconds:" \
+    "$(grep -o 'number_of_executed_units.*' "$work/$target.log")"
+}
+
 run_fuzz() {
   missing clang++ make && return
   cannot_link clang++ -fsanitize=fuzzer,address,undefined "$any_target" && return
@@ -171,17 +186,13 @@ run_fuzz() {
   # Where annidx is not installed it was built in place.
   [ -z "$(ls "$root"/annidx/_core.*.so 2>/dev/null)" ] || export PYTHONPATH=$root
   (cd "$work" && "$python" "$root/tests/fuzz/make_seeds.py" "$work/seeds" >/dev/null)
-  local target
+  local target process running=() status=0
   for target in index annoy ids; do
-    mkdir -p "$work/seeds/$target" "$work/found-$target"
-    cp "$root/tests/crashers/${target/index/annidx}"/* "$work/seeds/$target" 2>/dev/null || true
-    "$work/fuzz/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
-      -malloc_limit_mb=256 -max_len=40000 -print_final_stats=1 -verbosity=1 \
-      -artifact_prefix="$work/found-$target/" "$work/seeds/$target" >"$work/$target.log" 2>&1 ||
-      { tail -40 "$work/$target.log"; exit 1; }
-    echo "fuzz_$target, $seconds seconds:" \
-      "$(grep -o 'number_of_executed_units.*' "$work/$target.log")"
+    fuzz_target "$target" &
+    running+=($!)
   done
+  for process in "${running[@]}"; do wait "$process" || status=1; done
+  return "$status"
 }
 
 for part in ${*:-cpp address leaks thread valgrind fuzz}; do
