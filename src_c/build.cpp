@@ -329,39 +329,48 @@ void Build::seal() {
   });
 }
 
+// The caller's queries, or the rows that were held out, which `rows` then keeps.
+CalibrationQueries Build::queries_to_ask(const LoadedImage& loaded, std::vector<std::byte>* rows) {
+  const bool bits = plan_.metric == Metric::hamming;
+  CalibrationQueries queries;
+  queries.row_bytes = bits ? source_.row_bytes() : sizeof(float) * dim_;
+  if (plan_.memory_limit) queries.keep_pages = [this] { keep_image_small(); };
+  if (plan_.queries) {
+    queries.rows = plan_.queries;
+    queries.count = plan_.n_queries;
+    return queries;
+  }
+  const auto* row_slots = section<std::uint32_t>(Section::row_slots);
+  queries.count = held_out_.size();
+  rows->resize(queries.count * queries.row_bytes);
+  queries.rows = rows->data();
+  std::vector<float> values(dim_);
+  for (std::uint64_t i = 0; i < queries.count; ++i) {
+    keep_image_small();
+    const Slot slot = row_slots[held_out_[i]];
+    queries.excluded.push_back(slot);
+    std::byte* out = rows->data() + i * queries.row_bytes;
+    if (bits) {
+      std::memcpy(out, loaded.stored(slot), queries.row_bytes);
+      continue;
+    }
+    decode_row(plan_.dtype, loaded.stored(slot), dim_, values.data());
+    for (float& value : values) value *= source_.value_scale();
+    std::memcpy(out, values.data(), queries.row_bytes);
+  }
+  return queries;
+}
+
 void Build::calibrate() {
   if (plan_.memory_limit) source_.release_pages();
   seal();
   const LoadedImage loaded(std::make_unique<BorrowedImage>(image_, memory_->bytes()), "the build");
-  CalibrationQueries queries;
-  if (plan_.memory_limit) queries.keep_pages = [this] { keep_image_small(); };
   std::vector<std::byte> rows;
-  if (plan_.queries) {
-    queries.rows = plan_.queries;
-    queries.count = plan_.n_queries;
-    queries.row_bytes =
-        plan_.metric == Metric::hamming ? source_.row_bytes() : sizeof(float) * dim_;
-  } else {
-    const auto* row_slots = section<std::uint32_t>(Section::row_slots);
-    const bool bits = plan_.metric == Metric::hamming;
-    queries.row_bytes = bits ? source_.row_bytes() : sizeof(float) * dim_;
-    queries.count = held_out_.size();
-    rows.resize(queries.count * queries.row_bytes);
-    std::vector<float> values(dim_);
-    for (std::uint64_t i = 0; i < queries.count; ++i) {
-      keep_image_small();
-      const Slot slot = row_slots[held_out_[i]];
-      queries.excluded.push_back(slot);
-      std::byte* out = rows.data() + i * queries.row_bytes;
-      if (bits) {
-        std::memcpy(out, loaded.stored(slot), queries.row_bytes);
-        continue;
-      }
-      decode_row(plan_.dtype, loaded.stored(slot), dim_, values.data());
-      for (float& value : values) value *= source_.value_scale();
-      std::memcpy(out, values.data(), queries.row_bytes);
-    }
-    queries.rows = rows.data();
+  const CalibrationQueries queries = queries_to_ask(loaded, &rows);
+  if (!traits_.multiplies_norm) {
+    radius_weight_ = choose_radius_weight(loaded.search(), queries, leaf_mean_squares_,
+                                          plan_.n_threads, plan_.monitor);
+    set_route_biases();
   }
   const std::vector<format::CurvePoint> curve =
       measure_curve(loaded.search(), queries, curve_ks(items_), plan_.n_threads, plan_.monitor);
@@ -385,15 +394,16 @@ std::unique_ptr<Memory> Build::run() {
                           section<float>(Section::rotation_scales),
                           section<std::uint32_t>(Section::rotation_order));
   }
+  leaf_bases_.resize(params_.leaf_entries);
+  leaf_mean_squares_.resize(params_.leaf_entries);
   fill_leaves();
   level_cut_leaves();
   fill_further_trees();
-  for (std::uint32_t t = 0; t < plan_.n_trees; ++t) fill_groups(t);
+  set_route_biases();
   if (plan_.measure_recall) calibrate();
   seal();
   return std::move(memory_);
 }
-
 
 std::unique_ptr<Memory> build_image(const RowSource& source, const IdCollector& ids,
                                     const BuildPlan& plan, ImagePlace* place) {

@@ -7,11 +7,13 @@
 #include <vector>
 
 #include "build.h"
+#include "calibrate.h"
 #include "codes.h"
 #include "forest.h"
 #include "format.h"
 #include "metric.h"
 #include "search.h"
+#include "tuning.h"
 
 namespace annidx {
 
@@ -53,6 +55,8 @@ class Build {
   void level_cut_leaves();
   void fill_leaf(std::uint32_t leaf, struct LeafScratch* scratch);
   void fill_further_trees();
+  void set_route_biases();
+  CalibrationQueries queries_to_ask(const class LoadedImage& loaded, std::vector<std::byte>* rows);
   void calibrate();
   void seal();
   void keep_image_small();
@@ -105,6 +109,10 @@ class Build {
   std::vector<float> stored_centres_;                     // first tree, as quantized
   CodeModel model_;
   format::Params params_{};
+  // By leaf entry: what set_route_biases() needs.
+  std::vector<float> leaf_bases_;         // squared centre, and what zero vectors add
+  std::vector<float> leaf_mean_squares_;  // of the points' distances to the centre
+  float radius_weight_ = tuning::kRadiusWeight;
   std::unique_ptr<Memory> memory_;
   std::byte* image_ = nullptr;
   std::uint64_t most_resident_bytes_ = 0;  // of files in the process, where memory is limited

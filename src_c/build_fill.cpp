@@ -86,18 +86,13 @@ struct LeafSpread {
 };
 
 struct RouteNumbers {
-  float mult, bias, scan_factor;
+  float mult, scan_factor;
 };
 
-RouteNumbers route_numbers(bool multiplies_norm, float scale, float centre_square,
-                           const LeafSpread& spread) {
-  if (multiplies_norm) {
-    constexpr float kLeastNorm = 1e-30f;  // below it the inverse may be infinite
-    const float factor = spread.high_norm > kLeastNorm ? 1.0f / spread.high_norm : 0.0f;
-    return {spread.high_norm * scale, 0.0f, factor};
-  }
-  return {2.0f * scale,
-          centre_square + tuning::kRadiusWeight * spread.mean_square + spread.zero_term, 1.0f};
+RouteNumbers route_numbers(bool multiplies_norm, float scale, float high_norm) {
+  if (!multiplies_norm) return {2.0f * scale, 1.0f};
+  constexpr float kLeastNorm = 1e-30f;  // below it the inverse may be infinite
+  return {high_norm * scale, high_norm > kLeastNorm ? 1.0f / high_norm : 0.0f};
 }
 
 float high_norm_of(std::vector<float>* norms) {
@@ -135,11 +130,11 @@ void Build::fill_leaf(std::uint32_t leaf, LeafScratch* scratch) {
   }
   spread.high_norm = high_norm_of(&scratch->norms);
   float& mult = section<float>(Section::leaf_mults)[entry];
-  const RouteNumbers numbers =
-      route_numbers(traits_.multiplies_norm, mult, centre_square, spread);
+  const RouteNumbers numbers = route_numbers(traits_.multiplies_norm, mult, spread.high_norm);
   mult = numbers.mult;
-  section<float>(Section::leaf_biases)[entry] = numbers.bias;
   section<float>(Section::leaf_scan_factors)[entry] = numbers.scan_factor;
+  leaf_bases_[entry] = centre_square + spread.zero_term;
+  leaf_mean_squares_[entry] = spread.mean_square;
   section<float>(Section::leaf_radii)[entry] = std::sqrt(spread.radius);
 
   scratch->stored.resize(source_.row_bytes());
@@ -253,7 +248,6 @@ void Build::fill_leaves() {
 void Build::level_cut_leaves() {
   const Partition& tree = first_tree();
   auto* mults = section<float>(Section::leaf_mults);
-  auto* biases = section<float>(Section::leaf_biases);
   auto* factors = section<float>(Section::leaf_scan_factors);
   const std::size_t centre_bytes = sizeof(float) * dim_;
   std::uint32_t first = 0;
@@ -266,16 +260,29 @@ void Build::level_cut_leaves() {
     std::uint32_t best = leaf_entries_[0][first];
     for (std::uint32_t piece = first; piece < leaf; ++piece) {
       const std::uint32_t entry = leaf_entries_[0][piece];
-      if (mults[entry] > mults[best] || biases[entry] < biases[best]) best = entry;
+      if (mults[entry] > mults[best] || leaf_bases_[entry] < leaf_bases_[best]) best = entry;
     }
-    const RouteNumbers numbers{mults[best], biases[best], factors[best]};
     for (std::uint32_t piece = first; piece < leaf; ++piece) {
       const std::uint32_t entry = leaf_entries_[0][piece];
-      mults[entry] = numbers.mult;
-      biases[entry] = numbers.bias;
-      factors[entry] = numbers.scan_factor;
+      mults[entry] = mults[best];
+      factors[entry] = factors[best];
+      leaf_bases_[entry] = leaf_bases_[best];
+      leaf_mean_squares_[entry] = leaf_mean_squares_[best];
     }
     first = leaf;
+  }
+}
+
+// What orders leaves of all trees, and groups of them, besides the query: see tuning::kRadiusWeight.
+void Build::set_route_biases() {
+  auto* biases = section<float>(Section::leaf_biases);
+  for (std::uint32_t t = 0; t < plan_.n_trees; ++t) {
+    for (std::uint32_t entry : leaf_entries_[t]) {
+      biases[entry] = traits_.multiplies_norm
+                          ? 0.0f
+                          : leaf_bases_[entry] + radius_weight_ * leaf_mean_squares_[entry];
+    }
+    fill_groups(t);
   }
 }
 
@@ -313,11 +320,11 @@ void Build::fill_further_trees() {
             const std::uint32_t entry = leaf_entries_[t][leaf];
             float& mult = section<float>(Section::leaf_mults)[entry];
             const RouteNumbers numbers =
-                route_numbers(traits_.multiplies_norm, mult,
-                              kernels().dot_f32(centre, centre, dim_), spread);
+                route_numbers(traits_.multiplies_norm, mult, spread.high_norm);
             mult = numbers.mult;
-            section<float>(Section::leaf_biases)[entry] = numbers.bias;
             section<float>(Section::leaf_scan_factors)[entry] = numbers.scan_factor;
+            leaf_bases_[entry] = kernels().dot_f32(centre, centre, dim_) + spread.zero_term;
+            leaf_mean_squares_[entry] = spread.mean_square;
             section<float>(Section::leaf_radii)[entry] = std::sqrt(spread.radius);
           }
         },
@@ -334,7 +341,6 @@ void Build::fill_groups(std::uint32_t t) {
   auto* centres = section<std::uint8_t>(Section::group_centres);
   auto* mults = section<float>(Section::group_mults);
   auto* biases = section<float>(Section::group_biases);
-  const float* leaf_biases = section<float>(Section::leaf_biases);
   const float* leaf_factors = section<float>(Section::leaf_scan_factors);
   std::vector<std::uint8_t> bytes(dim_, 128);
   for (std::uint32_t i = 0; i < tree.group_entry_count; ++i) {
@@ -359,21 +365,18 @@ void Build::fill_groups(std::uint32_t t) {
         const float norm = leaf_factors[entry] > 0.0f ? 1.0f / leaf_factors[entry] : 0.0f;
         spread.high_norm = std::max(spread.high_norm, norm);
       } else {
-        const float inner = (leaf_biases[entry] - kernels().dot_f32(centre, centre, dim_)) /
-                            tuning::kRadiusWeight;
-        spread.mean_square +=
-            count / points *
-            (std::max(0.0f, inner) + kernels().l2_squared_build_f32(mean.data(), centre, dim_));
+        spread.mean_square += count / points *
+                              (leaf_mean_squares_[entry] +
+                               kernels().l2_squared_build_f32(mean.data(), centre, dim_));
       }
     }
     const std::uint32_t entry = tree.first_group_entry + g;
     const float scale = quantize_centre(mean.data(), dim_, bytes.data());
     place_centre(bytes.data(), dim_, params_.work_dim4, entry, centres);
-    const RouteNumbers numbers =
-        route_numbers(traits_.multiplies_norm, scale,
-                      kernels().dot_f32(mean.data(), mean.data(), dim_), spread);
-    mults[entry] = numbers.mult;
-    biases[entry] = numbers.bias;
+    mults[entry] = route_numbers(traits_.multiplies_norm, scale, spread.high_norm).mult;
+    biases[entry] = traits_.multiplies_norm ? 0.0f
+                                            : kernels().dot_f32(mean.data(), mean.data(), dim_) +
+                                                  radius_weight_ * spread.mean_square;
     const std::uint32_t leaves = round_up(last - first, kPanelWidth);
     ranges[entry] = {leaf_entries_[t][first] / static_cast<std::uint32_t>(kPanelWidth),
                      leaves / static_cast<std::uint32_t>(kPanelWidth)};

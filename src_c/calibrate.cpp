@@ -126,13 +126,9 @@ class CurveMeasurement {
   std::vector<format::CurvePoint> run();
 
  private:
-  // The queries asked are spread over those given.
-  std::uint64_t given(std::uint64_t i) const { return i * queries_.count / count_; }
-  const std::byte* query(std::uint64_t i) const {
-    return queries_.rows + given(i) * queries_.row_bytes;
-  }
+  const std::byte* query(std::uint64_t i) const { return queries_.row(queries_.spread(i, count_)); }
   Slot excluded(std::uint64_t i) const {
-    return queries_.excluded.empty() ? kNoRow : queries_.excluded[given(i)];
+    return queries_.excluded_slot(queries_.spread(i, count_));
   }
   std::uint64_t in_half(std::size_t half) const { return (count_ + 1 - half) / 2; }
   double cost(std::uint64_t candidates, std::uint32_t rerank, std::uint32_t exact) const;
@@ -271,9 +267,7 @@ std::vector<HitTable> CurveMeasurement::measure() {
   std::vector<std::vector<HitTable>> tables(
       n_threads_, std::vector<HitTable>(levels_.size(), HitTable(ks_.size())));
   std::vector<Searcher> searchers(n_threads_);
-  if (queries_.keep_pages) {
-    for (Searcher& searcher : searchers) searcher.set_page_keeper(&queries_.keep_pages);
-  }
+  for (Searcher& searcher : searchers) searcher.set_page_keeper(queries_.page_keeper());
   parallel_for(
       n_threads_, count_, 8,
       [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {

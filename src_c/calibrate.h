@@ -19,6 +19,12 @@ struct CalibrationQueries {
   std::uint64_t count = 0;
   std::vector<Slot> excluded;       // the queries' own slots; empty: none
   std::function<void()> keep_pages;  // see Searcher::set_page_keeper; may be empty
+
+  // Where only `asked` queries are wanted, they are spread over those given.
+  std::uint64_t spread(std::uint64_t i, std::uint64_t asked) const { return i * count / asked; }
+  const std::byte* row(std::uint64_t i) const { return rows + i * row_bytes; }
+  Slot excluded_slot(std::uint64_t i) const { return excluded.empty() ? kNoRow : excluded[i]; }
+  const std::function<void()>* page_keeper() const { return keep_pages ? &keep_pages : nullptr; }
 };
 
 // The ks that the curve of an index is measured at, ascending.
@@ -30,6 +36,13 @@ std::vector<format::CurvePoint> measure_curve(const SearchView& view,
                                               const CalibrationQueries& queries,
                                               const std::vector<std::uint32_t>& ks,
                                               unsigned n_threads, Monitor* monitor);
+
+// Of tuning::kRadiusWeights the one with which routing reaches the neighbours of the queries after the
+// fewest points. The view's leaves are scored with kRadiusWeight; mean_squares: of the distances of
+// their points to their centres, by leaf entry of the first tree.
+float choose_radius_weight(const SearchView& view, const CalibrationQueries& queries,
+                           const std::vector<float>& mean_squares, unsigned n_threads,
+                           Monitor* monitor);
 
 // The cheapest setting of the curve that reaches `recall` for k neighbours, with the margin of
 // tuning::kMissMargin; a scan of everything when none does.

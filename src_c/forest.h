@@ -135,6 +135,8 @@ struct RouteScratch {
 // outside.
 void route(const ForestView& forest, const RouteQuery& query, std::uint64_t candidates,
            const SlotSet* eligible, RouteScratch* scratch, std::vector<RoutedLeaf>* out);
+// The first tree's route scores, by leaf entry; infinite where an entry holds no leaf.
+void score_leaves(const ForestView& forest, const RouteQuery& query, std::vector<float>* scores);
 // The span of a leaf entry, checked against item and block counts.
 LeafSpan checked_leaf(const ForestView& forest, std::uint32_t entry, bool first_tree);
 

@@ -328,6 +328,13 @@ void route_further_trees(const ForestView& forest, const RouteQuery& query,
 
 }  // namespace
 
+void score_leaves(const ForestView& forest, const RouteQuery& query, std::vector<float>* scores) {
+  const TreeView& tree = forest.trees[0];
+  scores->resize(tree.leaf_entry_count);
+  score_centres(forest.leaves, forest.dim4, tree.first_leaf_entry, tree.leaf_entry_count, query,
+                scores->data());
+}
+
 void route(const ForestView& forest, const RouteQuery& query, std::uint64_t candidates,
            const SlotSet* eligible, RouteScratch* scratch, std::vector<RoutedLeaf>* out) {
   route_first_tree(forest, query, candidates, eligible, scratch, out);

@@ -556,6 +556,10 @@ void Searcher::find_thresholds(const std::vector<float>& scores, std::size_t n,
   }
 }
 
+void Searcher::score_leaves(const SearchView& view, std::vector<float>* scores) const {
+  annidx::score_leaves(view.forest, routed_query_, scores);
+}
+
 double Searcher::traced_key(const SearchView& view, Slot slot) {
   CachedKey& cached = cached_keys_[slot % cached_keys_.size()];
   if (cached.slot != slot) cached = {slot, key_of(view, exact_, slot)};

@@ -107,6 +107,8 @@ class Searcher {
   // What a scan of so many candidates and a re-ranking of all it keeps leave within the last depths.
   const std::vector<TracedCandidate>& trace(const SearchView& view, std::uint64_t candidates,
                                             const TraceDepths& depths);
+  // Route scores of the first tree's leaves for the last query.
+  void score_leaves(const SearchView& view, std::vector<float>* scores) const;
 
  private:
   void prepare(const SearchView& view, const void* values);
