@@ -217,9 +217,10 @@ void probe_machine(const Memory& memory) {
 // Leaves in random order, the start of the next one prefetched meanwhile, as a query reads them.
 void time_scan_codes(const Kernels& level, const Memory& memory, std::size_t n_codes,
                      const Place& place) {
-  constexpr std::size_t prefetched = annidx::tuning::kPrefetchBytes;
-  constexpr std::size_t scalar_bytes = kLeafPoints * sizeof(float);
+  constexpr std::size_t scalar_bytes =
+      std::min(annidx::tuning::kPrefetchScalarBytes, kLeafPoints * sizeof(float));
   const std::size_t leaf_bytes = kLeafPoints * n_codes / 2;
+  const std::size_t code_bytes = std::min(annidx::tuning::kPrefetchCodeBytes, leaf_bytes);
   Random random;
   const auto luts = random.integers<std::uint8_t>(n_codes * 16, 0, 255);
   // About one point in a hundred lies this far (2.3 standard deviations) below the mean sum.
@@ -231,8 +232,8 @@ void time_scan_codes(const Kernels& level, const Memory& memory, std::size_t n_c
   std::size_t leaf = walk.next();
   const double ns = ns_per_call([&] {
     const std::size_t next = walk.next();
-    annidx::prefetch_l2(memory.bytes + next * leaf_bytes, std::min(prefetched, leaf_bytes));
-    annidx::prefetch_l2(memory.zeros + next * kLeafPoints, std::min(prefetched, scalar_bytes));
+    annidx::prefetch_l2(memory.bytes + next * leaf_bytes, code_bytes);
+    annidx::prefetch_l2(memory.zeros + next * kLeafPoints, scalar_bytes);
     level.scan_codes_additive(memory.bytes + leaf * leaf_bytes, kLeafPoints, n_codes, luts.data(),
                               0.0f, 1.0f, memory.zeros + leaf * kLeafPoints, threshold, 0, nullptr,
                               {scores.data(), slots.data()});
@@ -361,7 +362,7 @@ void time_tables(const Kernels& level) {
 
 void time_rotation(const Kernels& level, const Memory& memory) {
   const OwnedPlanes query(kDim);
-  const QueryBytes bytes{query.planes.low, query.planes.low_sum, query.planes.step};
+  const annidx::QueryBytes bytes{query.planes.low, query.planes.low_sum, query.planes.step};
   const std::vector<float> scales(kDim, 1.0f);
   std::vector<float> out(kDim);
   const auto* matrix = reinterpret_cast<const std::int8_t*>(memory.bytes);

@@ -1,5 +1,5 @@
-// calibrate.h owns the recall curve: measuring it, and reading a setting from it. It must not know
-// how queries are run inside; it asks search.h.
+// calibrate.h owns the recall curve: measuring it, and reading a setting from it; and the choice of how
+// much radii count in routing. It must not know how queries are run inside; it asks search.h.
 #pragma once
 
 #include <cstdint>
