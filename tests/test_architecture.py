@@ -283,13 +283,3 @@ def test_binding_imports_errors_and_numpy_only() -> None:
     text = (PACKAGE / "_core.pyx").read_text(encoding="utf-8")
     imported = set(re.findall(r"^(?:from|import)\s+([\w.]+)", text, re.M))
     assert {name for name in imported if name.startswith("annidx")} <= {"annidx.errors"}
-
-
-def test_what_the_benchmark_compiles_fits_the_core() -> None:
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        pytest.skip("no compiler")
-    options = ["-std=c++17", "-fsyntax-only", f"-I{ROOT / 'src_c'}", '-DANNIDX_VERSION="test"']
-    source = ROOT / "bench" / "micro.cpp"
-    done = subprocess.run([compiler, *options, str(source)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,15 +1,20 @@
-"""Runs every program of examples/ as a user does: by itself, in a folder of its own."""
+"""Runs every program of examples/ as a user does: by itself, in a folder of its own.
+
+What bench/ compiles for itself is compiled too: nothing else would tell that the core moved on.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*.py"))
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 EXPECTED = {
     "filtered_search": "in stock, not seen",
@@ -29,7 +34,17 @@ def test_example_runs(path: Path, tmp_path: Path) -> None:
 
 
 def test_every_example_is_listed_in_the_documentation() -> None:
-    listed = (EXAMPLES[0].parents[1] / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     assert len(EXAMPLES) >= 4
     for path in EXAMPLES:
         assert f"(../examples/{path.name})" in listed
+
+
+def test_what_the_benchmark_compiles_fits_the_core() -> None:
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no compiler")
+    options = ["-std=c++17", "-fsyntax-only", f"-I{ROOT / 'src_c'}", '-DANNIDX_VERSION="test"']
+    command = [compiler, *options, str(ROOT / "bench" / "micro.cpp")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
