@@ -112,6 +112,29 @@ def test_a_death_and_a_standstill_are_noticed(
     assert "mutant 7 takes longer" in Breeder("stops", 0, 1).run()
 
 
+# ---- files overwritten in place --------------------------------------------------------------
+
+
+def overwrite(metric: str, seconds: float) -> None:
+    """Ask files that change meanwhile; whoever asks must live."""
+    command = [sys.executable, str(TESTS / "fuzz" / "overwrites.py"), metric, str(seconds)]
+    limit = seconds + PATIENCE_S
+    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    print(metric, done.stdout.strip())
+
+
+@pytest.mark.parametrize("metric", sorted(make_seeds.STORAGE))
+def test_overwriting_in_place(metric: str) -> None:
+    overwrite(metric, 1.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", sorted(make_seeds.STORAGE))
+def test_much_overwriting_in_place(metric: str) -> None:
+    overwrite(metric, 60.0)
+
+
 # ---- files that did harm ---------------------------------------------------------------------
 
 ASK = f"""

@@ -20,16 +20,17 @@ SIZES = (0.0, 1e-38, 1.0, 1e30, float(np.finfo(np.float32).max))
 class Outcome:
     """What a file said: `refused` at load, or how many questions it `answered` and `declined`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more_excuses: type[Exception]) -> None:
+        self.excuses = (annidx.FormatError, *more_excuses)
         self.refused = False
         self.answered = 0
         self.declined = 0
 
     def ask(self, question: Callable[[], Any]) -> Any:
-        """Put one question; damage is the only excuse."""
+        """Put one question; damage is the only excuse unless others were named."""
         try:
             answer = question()
-        except annidx.FormatError:
+        except self.excuses:
             self.declined += 1
             return None
         self.answered += 1
@@ -54,6 +55,13 @@ def check_found(index: annidx.Index, found: tuple[np.ndarray, np.ndarray] | None
     assert not np.isnan(distances).any()
 
 
+def ask_all(index: annidx.Index, outcome: Outcome) -> None:
+    """Ask all that is answered from what a file holds, whatever the answers are worth."""
+    _ask_queries(index, outcome, are_sound=False)
+    if len(index):
+        _ask_items(index, outcome)
+
+
 def interview(path: Path) -> Outcome:
     """Load a file and ask all there is to ask."""
     outcome = Outcome()
@@ -75,10 +83,12 @@ def interview(path: Path) -> Outcome:
     return outcome
 
 
-def _ask_queries(index: annidx.Index, outcome: Outcome) -> None:
+def _ask_queries(index: annidx.Index, outcome: Outcome, *, are_sound: bool = True) -> None:
     queries = queries_for(index)
     for query in queries:
-        check_found(index, outcome.ask(lambda q=query: index.query(q, k=10)), 10)
+        found = outcome.ask(lambda q=query: index.query(q, k=10))
+        if are_sound:
+            check_found(index, found, 10)
     ways: list[dict[str, Any]] = [
         {"recall": 0.3},
         {"recall": 0.999},
@@ -92,7 +102,8 @@ def _ask_queries(index: annidx.Index, outcome: Outcome) -> None:
     for way in ways:
         k = min(1 + len(index), 400)
         found = outcome.ask(lambda how=way, k=k: index.query(queries[0], k=k, **how))
-        check_found(index, found, k)
+        if are_sound:
+            check_found(index, found, k)
     outcome.ask(lambda: index.query_exact(queries[0], k=5))
     outcome.ask(lambda: index.query(np.stack(queries), k=3, n_jobs=2))
 
