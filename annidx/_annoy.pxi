@@ -58,13 +58,13 @@ cdef size_t FIRST_CHUNK_BYTES = 1 << 12
 cdef size_t LARGEST_CHUNK_BYTES = 32 << 20
 # Candidates for each node of Annoy's search_k: so many that no search_k finds less than it did there,
 # where many trees' leaves fit a query more closely than one tree's. Measured on SIFT 500k, 10 trees.
-cdef double CANDIDATES_PER_NODE = 1.5
+cdef double CANDIDATES_PER_NODE = 1.75
 # The same for dot, where norms blur the leaves. Measured on factors 17k, 10 trees.
 cdef double DOT_CANDIDATES_PER_NODE = 2.0
 # Up to so many candidates a query reads hardly more than leaves of the first tree (tuning.h
 # kCandidatesPerFurtherTree): several times as many of them then cost less than Annoy's nodes.
 cdef uint64_t CHEAP_CANDIDATES = 4095
-cdef uint64_t CHEAP_CANDIDATES_PER_NODE = 4
+cdef uint64_t CHEAP_CANDIDATES_PER_NODE = 3
 cdef uint64_t DOT_CHEAP_CANDIDATES = 8191
 cdef uint64_t DOT_CHEAP_CANDIDATES_PER_NODE = 8
 # Neighbours scored exactly beside those returned: what 8 bits order wrongly is mended by them.

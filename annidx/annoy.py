@@ -45,7 +45,7 @@ _BLOCK_BYTES = 32 << 20
 
 # Candidates that a query inspects at least: reading a few leaves costs less than choosing them,
 # and finds near twins with certainty. Fewer where whole vectors of many dimensions are read.
-_LEAST_CANDIDATES = 2048
+_LEAST_CANDIDATES = 1536
 _LEAST_VECTORS = 512
 _FEW_DIMS = 16
 

@@ -153,7 +153,7 @@ inline constexpr std::uint64_t kCandidatesPerRerank = 96;
 // Where no curve was measured, one candidate in so many is re-scored, and so many at least for each
 // neighbour asked for: of float32 rows in memory, each costs as much as scanning fifty points.
 inline constexpr std::uint64_t kCandidatesPerUnmeasuredRerank = 64;
-inline constexpr std::uint64_t kUnmeasuredRerankPerNeighbour = 4;
+inline constexpr std::uint64_t kUnmeasuredRerankPerNeighbour = 5;
 // Queries a thread takes at a time in a batch.
 inline constexpr std::uint64_t kBatchGrain = 16;
 
