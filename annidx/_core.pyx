@@ -1057,8 +1057,10 @@ cdef class CoreIndex:
 
 cdef str _text_from(string_view text):
     """Decode an id from the file; in one that was not verified it may be damaged."""
+    # A copy: Python reads it more than once, and the file may be overwritten meanwhile.
+    cdef string kept = string(text.data(), text.size())
     try:
-        return PyUnicode_DecodeUTF8(text.data(), <Py_ssize_t>text.size(), NULL)
+        return PyUnicode_DecodeUTF8(kept.data(), <Py_ssize_t>kept.size(), NULL)
     except UnicodeDecodeError as error:
         raise FormatError(f"a text id is damaged: not valid UTF-8 ({error.reason})") from None
 

@@ -472,19 +472,21 @@ void make_tables(const CodesView& codes, const QueryBytes& query, float factor,
     }
     scratch->permuted[place] = factor * scratch->rotated[i];
   }
+  // A copy: what was checked must be what the kernel reads, also while the file is overwritten.
+  scratch->first_dims.assign(codes.first_dims, codes.first_dims + codes.code_count + 1);
+  const std::uint16_t* first_dims = scratch->first_dims.data();
   for (std::uint32_t code = 0; code < codes.code_count; ++code) {
-    if (codes.first_dims[code] > codes.first_dims[code + 1] ||
-        codes.first_dims[code + 1] > codes.dim) {
+    if (first_dims[code] > first_dims[code + 1] || first_dims[code + 1] > codes.dim) {
       throw Error(ErrorCode::format, "the index is damaged: section 'code_first_dims', entry " +
                                          std::to_string(code + 1) + ": expected " +
-                                         std::to_string(codes.first_dims[code]) + " to " +
+                                         std::to_string(first_dims[code]) + " to " +
                                          std::to_string(codes.dim) + ", found " +
-                                         std::to_string(codes.first_dims[code + 1]));
+                                         std::to_string(first_dims[code + 1]));
     }
   }
   scratch->tables.resize(std::size_t{codes.code_count} * kCodewords);
   out->lines.resize(codes.code_count * kCodewords / sizeof(LutLine));
-  kernels().lut_floats(scratch->permuted.data(), codes.codebook, codes.first_dims, codes.code_count,
+  kernels().lut_floats(scratch->permuted.data(), codes.codebook, first_dims, codes.code_count,
                        scratch->tables.data());
   out->step = kernels().lut_quantize(scratch->tables.data(), codes.code_count, out->lines.data()->entries,
                                      &out->base);

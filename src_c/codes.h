@@ -102,6 +102,7 @@ struct PlaneBuffers {
 
 struct TableScratch {
   std::vector<float> rotated, permuted, tables;
+  std::vector<std::uint16_t> first_dims;
 };
 
 // Tables of factor * <query, residual> for a query of the working space. 7 bits a value are enough:

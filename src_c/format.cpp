@@ -77,7 +77,7 @@ T* as(std::byte* bytes) noexcept {
   return static_cast<T*>(static_cast<void*>(bytes));
 }
 
-const SectionEntry* table_of(const std::byte* image) noexcept {
+SectionEntry* table_of(std::byte* image) noexcept {
   return as<SectionEntry>(image + sizeof(FileHeader));
 }
 
@@ -99,11 +99,10 @@ std::string entry_place(std::uint32_t index, std::uint32_t kind) {
 
 // ---- checksums and identity ------------------------------------------------------------
 
-std::uint32_t header_checksum(const std::byte* image, std::uint32_t section_count) noexcept {
-  FileHeader header = *as<FileHeader>(image);
+std::uint32_t header_checksum(FileHeader header, const SectionEntry* table) noexcept {
   header.header_crc = 0;
   const std::uint32_t crc = kernels().crc32c(0, &header, sizeof header);
-  return kernels().crc32c(crc, image + sizeof header, section_count * sizeof(SectionEntry));
+  return kernels().crc32c(crc, table, header.section_count * sizeof(SectionEntry));
 }
 
 // FNV-1a of 128 bits, fed with little-endian numbers.
@@ -353,6 +352,11 @@ std::vector<PlannedSection> sections_of(const Shape& shape, const Params& params
   return list.take();
 }
 
+// Every image has one.
+const SectionEntry* metadata_entry(const View& view) noexcept {
+  return find_entry(view.table.data(), view.table.size(), Section::metadata);
+}
+
 // ---- opening ---------------------------------------------------------------------------
 
 // The checks of open_view in the order in which each makes the next one safe.
@@ -361,8 +365,9 @@ class Opening {
   Opening(const std::byte* image, std::uint64_t bytes, const std::string& name)
       : image_(image), bytes_(bytes), name_(name) {}
 
-  View open() const {
+  View open() {
     check_magic();
+    std::memcpy(&header_, image_, sizeof header_);
     check_version();
     check_head();
     check_file_size();
@@ -370,20 +375,12 @@ class Opening {
     check_table();
     check_params();
     check_sections();
-    View view;
-    view.header = &header();
-    view.params = as<Params>(image_ + table()[0].offset);
-    view.table = table();
-    view.image = image_;
-    view.image_bytes = bytes_;
-    return view;
+    return {header_, params_, std::move(table_), image_, bytes_};
   }
 
  private:
-  const FileHeader& header() const noexcept { return *as<FileHeader>(image_); }
-  const SectionEntry* table() const noexcept { return table_of(image_); }
   Shape shape() const noexcept {
-    return {header().metric, header().dtype, header().dim, header().item_count};
+    return {header_.metric, header_.dtype, header_.dim, header_.item_count};
   }
 
   void check_magic() const {
@@ -403,49 +400,51 @@ class Opening {
   // Magic, version, endian mark and library version keep their places in every format version.
   void check_version() const {
     const std::string mark_place = header_place("endian_mark", offsetof(FileHeader, endian_mark));
-    if (header().endian_mark == kSwappedEndianMark) {
+    if (header_.endian_mark == kSwappedEndianMark) {
       damaged(name_, mark_place, hex32(kEndianMark) + " (little-endian)",
               hex32(kSwappedEndianMark) + " (big-endian)");
     }
-    if (header().version > kVersion) {
-      too_new(name_, "in format version " + shown(header().version) + " by annidx " +
+    if (header_.version > kVersion) {
+      too_new(name_, "in format version " + shown(header_.version) + " by annidx " +
                          writer_version() + "; this annidx reads version " + shown(kVersion));
     }
-    if (header().version != kVersion) {
+    if (header_.version != kVersion) {
       damaged(name_, header_place("version", offsetof(FileHeader, version)), shown(kVersion),
-              shown(header().version));
+              shown(header_.version));
     }
-    if (header().endian_mark != kEndianMark) {
-      damaged(name_, mark_place, hex32(kEndianMark), hex32(header().endian_mark));
+    if (header_.endian_mark != kEndianMark) {
+      damaged(name_, mark_place, hex32(kEndianMark), hex32(header_.endian_mark));
     }
   }
 
   // Untrusted text, made harmless for a terminal.
   std::string writer_version() const {
     std::string text;
-    for (const char c : header().library_version) {
+    for (const char c : header_.library_version) {
       if (c == '\0') break;
       text += c >= '!' && c <= '~' ? c : '?';
     }
     return text.empty() ? "(unnamed)" : text;
   }
 
-  void check_head() const {
-    const std::uint32_t count = header().section_count;
+  void check_head() {
+    const std::uint32_t count = header_.section_count;
     if (count < 1 || count > kMaxSections) {
       damaged(name_, header_place("section_count", offsetof(FileHeader, section_count)), "1 to 64",
               shown(count));
     }
     if (bytes_ < table_end(count)) truncated(table_end(count));
-    const std::uint32_t crc = header_checksum(image_, count);
-    if (crc != header().header_crc) {
+    table_.resize(count);
+    std::memcpy(table_.data(), image_ + sizeof(FileHeader), count * sizeof(SectionEntry));
+    const std::uint32_t crc = header_checksum(header_, table_.data());
+    if (crc != header_.header_crc) {
       damaged(name_, header_place("header_crc", offsetof(FileHeader, header_crc)),
-              hex32(crc) + ", the checksum of header and table", hex32(header().header_crc));
+              hex32(crc) + ", the checksum of header and table", hex32(header_.header_crc));
     }
   }
 
   void check_file_size() const {
-    const std::uint64_t promised = header().file_bytes;
+    const std::uint64_t promised = header_.file_bytes;
     if (bytes_ < promised) {
       damaged(name_, "it is cut short", shown(promised) + " bytes", shown(bytes_) + " bytes");
     }
@@ -459,16 +458,16 @@ class Opening {
     if (const Problem problem = problem_of(shape())) {
       damaged(name_, "header field '" + problem.field + "'", problem.expected, problem.found);
     }
-    const char* version = header().library_version;
+    const char* version = header_.library_version;
     const std::size_t capacity = sizeof(FileHeader::library_version);
     const char* end = std::find(version, version + capacity, '\0');
     if (end == version + capacity || !is_zero(end, version + capacity)) {
       damaged(name_, header_place("library_version", offsetof(FileHeader, library_version)),
               "at most 15 characters and NULs", hex(version, capacity));
     }
-    if (!is_zero(std::begin(header().reserved), std::end(header().reserved))) {
+    if (!is_zero(std::begin(header_.reserved), std::end(header_.reserved))) {
       damaged(name_, header_place("reserved", offsetof(FileHeader, reserved)), "zeros",
-              hex(header().reserved, sizeof(FileHeader::reserved)));
+              hex(header_.reserved, sizeof(FileHeader::reserved)));
     }
   }
 
@@ -480,9 +479,9 @@ class Opening {
   // Kinds ascend, sections follow one another with no gap but alignment, the last ends the file.
   void check_table() const {
     std::uint32_t previous_kind = 0;
-    std::uint64_t end = table_end(header().section_count);
-    for (std::uint32_t i = 0; i < header().section_count; ++i) {
-      const SectionEntry& entry = table()[i];
+    std::uint64_t end = table_end(header_.section_count);
+    for (std::uint32_t i = 0; i < header_.section_count; ++i) {
+      const SectionEntry& entry = table_[i];
       if (entry.kind > kLastKnownKind && (entry.flags & kRequired) != 0) {
         too_new(name_, "by a newer annidx (" + writer_version() + ") and needs section kind " +
                            shown(entry.kind) + ", which this annidx does not know");
@@ -520,18 +519,18 @@ class Opening {
     }
   }
 
-  void check_params() const {
-    const SectionEntry& entry = table()[0];
+  void check_params() {
+    const SectionEntry& entry = table_[0];
     if (entry.kind != number(Section::params) || entry.bytes != sizeof(Params)) {
       damaged(name_, entry_place(0, entry.kind), "section 'params' of 128 bytes",
               shown(entry.bytes) + " bytes of kind " + shown(entry.kind));
     }
-    const std::byte* bytes = image_ + entry.offset;
-    const std::uint32_t crc = kernels().crc32c(0, bytes, sizeof(Params));
+    std::memcpy(&params_, image_ + entry.offset, sizeof params_);
+    const std::uint32_t crc = kernels().crc32c(0, &params_, sizeof params_);
     if (crc != entry.crc) {
       damaged(name_, section_place(entry), "checksum " + hex32(entry.crc), hex32(crc));
     }
-    if (const Problem problem = problem_of(shape(), *as<Params>(bytes))) {
+    if (const Problem problem = problem_of(shape(), params_)) {
       damaged(name_, section_place(entry) + ", field '" + problem.field + "'", problem.expected,
               problem.found);
     }
@@ -539,29 +538,28 @@ class Opening {
 
   // The sections known to us are exactly those that header and params ask for.
   void check_sections() const {
-    const Params& params = *as<Params>(image_ + table()[0].offset);
-    const SectionEntry* text = find_entry(image_, Section::id_text);
-    const auto planned = sections_of(shape(), params, text == nullptr ? 0 : text->bytes);
+    const SectionEntry* text = find_entry(table_.data(), table_.size(), Section::id_text);
+    const auto planned = sections_of(shape(), params_, text == nullptr ? 0 : text->bytes);
     std::uint32_t next = 0;
     for (const PlannedSection& plan : planned) {
-      if (next == header().section_count || table()[next].kind > number(plan.kind)) {
+      if (next == header_.section_count || table_[next].kind > number(plan.kind)) {
         damaged(name_, "the table", std::string("section '") + section_name(plan.kind) + "'",
                 "none");
       }
-      if (table()[next].kind < number(plan.kind)) unexpected(next);
+      if (table_[next].kind < number(plan.kind)) unexpected(next);
       check_size(next, plan);
       ++next;
     }
-    if (next < header().section_count && table()[next].kind <= kLastKnownKind) unexpected(next);
+    if (next < header_.section_count && table_[next].kind <= kLastKnownKind) unexpected(next);
   }
 
   [[noreturn]] void unexpected(std::uint32_t index) const {
-    damaged(name_, entry_place(index, table()[index].kind),
-            "no such section with these parameters", shown(table()[index].bytes) + " bytes");
+    damaged(name_, entry_place(index, table_[index].kind),
+            "no such section with these parameters", shown(table_[index].bytes) + " bytes");
   }
 
   void check_size(std::uint32_t index, const PlannedSection& plan) const {
-    const SectionEntry& entry = table()[index];
+    const SectionEntry& entry = table_[index];
     const bool any_size = plan.kind == Section::metadata;
     if ((entry.bytes == plan.bytes || any_size) && entry.record_bytes == plan.record_bytes &&
         entry.flags == plan.flags) {
@@ -577,6 +575,9 @@ class Opening {
   const std::byte* image_;
   std::uint64_t bytes_;
   const std::string& name_;
+  FileHeader header_ = {};
+  std::vector<SectionEntry> table_;
+  Params params_ = {};
 };
 
 }  // namespace
@@ -616,10 +617,9 @@ std::string section_place(const SectionEntry& entry) {
          "' at offset " + shown(entry.offset);
 }
 
-const SectionEntry* find_entry(const std::byte* image, Section kind) noexcept {
-  const SectionEntry* table = table_of(image);
-  const std::uint32_t count = as<FileHeader>(image)->section_count;
-  for (std::uint32_t i = 0; i < count; ++i) {
+const SectionEntry* find_entry(const SectionEntry* table, std::uint64_t count,
+                               Section kind) noexcept {
+  for (std::uint64_t i = 0; i < count; ++i) {
     if (table[i].kind == number(kind)) return &table[i];
   }
   return nullptr;
@@ -638,15 +638,14 @@ std::uint32_t checksum(const std::byte* image, std::uint64_t offset, std::uint64
 }
 
 // Optional sections, the user's metadata among them, do not change what an index answers.
-void compute_identity(const std::byte* image, std::uint8_t (&out)[16]) noexcept {
-  const FileHeader& header = *as<FileHeader>(image);
-  const SectionEntry* table = table_of(image);
+void compute_identity(const FileHeader& header, const SectionEntry* table, const Params& params,
+                      std::uint8_t (&out)[16]) noexcept {
   IdentityHash hash;
   hash.add(header.metric);
   hash.add(header.dtype);
   hash.add(header.dim);
   hash.add(header.item_count);
-  hash.add_bytes(image + find_entry(image, Section::params)->offset, sizeof(Params));
+  hash.add_bytes(&params, sizeof params);
   for (std::uint32_t i = 0; i < header.section_count; ++i) {
     if ((table[i].flags & kRequired) == 0) continue;
     hash.add(table[i].kind);
@@ -693,12 +692,12 @@ std::uint64_t row_bytes(Dtype dtype, std::uint32_t dim) noexcept {
 }
 
 const std::byte* View::section(Section kind) const noexcept {
-  const SectionEntry* entry = find_entry(image, kind);
+  const SectionEntry* entry = find_entry(table.data(), table.size(), kind);
   return entry == nullptr ? nullptr : image + entry->offset;
 }
 
 std::uint64_t View::section_bytes(Section kind) const noexcept {
-  const SectionEntry* entry = find_entry(image, kind);
+  const SectionEntry* entry = find_entry(table.data(), table.size(), kind);
   return entry == nullptr ? 0 : entry->bytes;
 }
 
@@ -752,7 +751,7 @@ void begin_image(std::byte* image, Metric metric, Dtype dtype, std::uint32_t dim
   header.item_count = item_count;
   std::memcpy(image, &header, sizeof header);
 
-  SectionEntry* entry = as<SectionEntry>(image + sizeof header);
+  SectionEntry* entry = table_of(image);
   std::uint64_t end = table_end(sections.size());
   for (const PlannedSection& section : sections) {
     *entry = SectionEntry{number(section.kind), section.flags,        aligned(end),
@@ -765,18 +764,19 @@ void begin_image(std::byte* image, Metric metric, Dtype dtype, std::uint32_t dim
 }
 
 std::byte* mutable_section(std::byte* image, Section kind) noexcept {
-  const SectionEntry* entry = find_entry(image, kind);
+  const SectionEntry* entry =
+      find_entry(table_of(image), as<FileHeader>(image)->section_count, kind);
   return entry == nullptr ? nullptr : image + entry->offset;
 }
 
 void seal_image(std::byte* image, const Progress& progress) {
   FileHeader* header = as<FileHeader>(image);
-  SectionEntry* table = as<SectionEntry>(image + sizeof(FileHeader));
+  SectionEntry* table = table_of(image);
   for (std::uint32_t i = 0; i < header->section_count; ++i) {
     table[i].crc = checksum(image, table[i].offset, table[i].bytes, progress);
   }
-  compute_identity(image, header->identity);
-  header->header_crc = header_checksum(image, header->section_count);
+  compute_identity(*header, table, *as<Params>(image + table[0].offset), header->identity);
+  header->header_crc = header_checksum(*header, table);
 }
 
 // Sections after the metadata are of kinds unknown to us: they were optional and are left out,
@@ -786,13 +786,14 @@ std::vector<std::byte> head_with_metadata(const View& view, const std::string& m
   if (first_bad_utf8(static_cast<const std::uint8_t*>(text), metadata.size()) != metadata.size()) {
     throw Error(ErrorCode::invalid_argument, "metadata: expected UTF-8 text");
   }
-  const SectionEntry* last = find_entry(view.image, Section::metadata);
-  const std::uint32_t count = static_cast<std::uint32_t>(last - view.table) + 1;
+  const SectionEntry* last = metadata_entry(view);
+  const std::uint32_t count = static_cast<std::uint32_t>(last - view.table.data()) + 1;
   std::vector<std::byte> head(aligned(table_end(count)));
-  std::memcpy(head.data(), view.image, table_end(count));
-
   FileHeader* header = as<FileHeader>(head.data());
-  SectionEntry* table = as<SectionEntry>(head.data() + sizeof(FileHeader));
+  SectionEntry* table = table_of(head.data());
+  *header = view.header;
+  std::copy_n(view.table.data(), count, table);
+
   const std::uint64_t moved_up = head_bytes(view) - head.size();
   for (std::uint32_t i = 0; i < count; ++i) table[i].offset -= moved_up;
   SectionEntry& entry = table[count - 1];
@@ -800,14 +801,14 @@ std::vector<std::byte> head_with_metadata(const View& view, const std::string& m
   entry.crc = kernels().crc32c(0, metadata.data(), metadata.size());
   header->section_count = count;
   header->file_bytes = entry.offset + entry.bytes;
-  header->header_crc = header_checksum(head.data(), count);
+  header->header_crc = header_checksum(*header, table);
   return head;
 }
 
 std::uint64_t head_bytes(const View& view) noexcept { return view.table[0].offset; }
 
 std::uint64_t body_end(const View& view) noexcept {
-  return find_entry(view.image, Section::metadata)->offset;
+  return metadata_entry(view)->offset;
 }
 
 }  // namespace annidx::format

@@ -170,10 +170,12 @@ std::uint64_t row_bytes(Dtype dtype, std::uint32_t dim) noexcept;
 
 // ---- reading ---------------------------------------------------------------------------
 
+// Header, table and params are copies, made before they were checked: a file that is overwritten in
+// place changes what sections hold, never where they are.
 struct View {
-  const FileHeader* header = nullptr;
-  const Params* params = nullptr;
-  const SectionEntry* table = nullptr;
+  FileHeader header = {};
+  Params params = {};
+  std::vector<SectionEntry> table;
   const std::byte* image = nullptr;
   std::uint64_t image_bytes = 0;
 

@@ -55,15 +55,17 @@ std::string section_place(const SectionEntry& entry);
 
 // ---- bytes -----------------------------------------------------------------------------
 
-// The entry of the first section of this kind, or nullptr.
-const SectionEntry* find_entry(const std::byte* image, Section kind) noexcept;
+// The first entry of this kind in a table of so many entries, or nullptr.
+const SectionEntry* find_entry(const SectionEntry* table, std::uint64_t count,
+                               Section kind) noexcept;
 
 // CRC-32C of [offset, offset + bytes) of the image, telling `progress` after each step.
 std::uint32_t checksum(const std::byte* image, std::uint64_t offset, std::uint64_t bytes,
                        const Progress& progress);
 
-// The identity that the header should hold, from header fields, Params and the section table.
-void compute_identity(const std::byte* image, std::uint8_t (&out)[16]) noexcept;
+// The identity that the header should hold, from its fields, its table and the params.
+void compute_identity(const FileHeader& header, const SectionEntry* table, const Params& params,
+                      std::uint8_t (&out)[16]) noexcept;
 
 // The first byte that does not belong to valid UTF-8 (no surrogates, no overlong forms), or
 // `bytes`.

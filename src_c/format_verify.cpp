@@ -31,10 +31,11 @@ int compare_text(const std::byte* a, std::uint64_t a_bytes, const std::byte* b,
 class DeepCheck {
  public:
   DeepCheck(const View& view, const std::string& name)
-      : view_(view), name_(name), params_(*view.params), items_(view.header->item_count),
-        dim_(view.header->dim) {}
+      : view_(view), name_(name), params_(view.params), items_(view.header.item_count),
+        dim_(view.header.dim) {}
 
   void run(const Progress& progress) const {
+    check_head();
     check_checksums(progress);
     check_gaps();
     check_identity();
@@ -69,9 +70,22 @@ class DeepCheck {
             expected, found);
   }
 
+  // Opening has checked its copies of them; the bytes may have changed since.
+  void check_head() const {
+    expect_unchanged("header", &view_.header, 0, sizeof view_.header);
+    expect_unchanged("section table", view_.table.data(), sizeof view_.header,
+                     view_.table.size() * sizeof(SectionEntry));
+  }
+
+  void expect_unchanged(const char* part, const void* opened, std::uint64_t offset,
+                        std::uint64_t bytes) const {
+    if (std::memcmp(view_.image + offset, opened, bytes) == 0) return;
+    damaged(name_, std::string(part) + " at offset " + shown(offset),
+            "the bytes that it was opened with", "others: it was overwritten in place");
+  }
+
   void check_checksums(const Progress& progress) const {
-    for (std::uint32_t i = 0; i < view_.header->section_count; ++i) {
-      const SectionEntry& entry = view_.table[i];
+    for (const SectionEntry& entry : view_.table) {
       const std::uint32_t crc = checksum(view_.image, entry.offset, entry.bytes, progress);
       if (crc != entry.crc) {
         damaged(name_, section_place(entry), "checksum " + hex32(entry.crc), hex32(crc));
@@ -80,9 +94,8 @@ class DeepCheck {
   }
 
   void check_gaps() const {
-    std::uint64_t end = table_end(view_.header->section_count);
-    for (std::uint32_t i = 0; i < view_.header->section_count; ++i) {
-      const SectionEntry& entry = view_.table[i];
+    std::uint64_t end = table_end(view_.table.size());
+    for (const SectionEntry& entry : view_.table) {
       for (std::uint64_t at = end; at < entry.offset; ++at) {
         if (view_.image[at] != std::byte{0}) {
           damaged(name_, "padding at offset " + shown(at), "zero", hex(view_.image + at, 1));
@@ -94,15 +107,15 @@ class DeepCheck {
 
   void check_identity() const {
     std::uint8_t identity[16];
-    compute_identity(view_.image, identity);
-    if (std::memcmp(identity, view_.header->identity, sizeof identity) != 0) {
+    compute_identity(view_.header, view_.table.data(), params_, identity);
+    if (std::memcmp(identity, view_.header.identity, sizeof identity) != 0) {
       damaged(name_, header_place("identity", offsetof(FileHeader, identity)),
-              hex(identity, sizeof identity), hex(view_.header->identity, sizeof identity));
+              hex(identity, sizeof identity), hex(view_.header.identity, sizeof identity));
     }
   }
 
   void check_vectors() const {
-    const std::uint32_t dtype = view_.header->dtype;
+    const std::uint32_t dtype = view_.header.dtype;
     if (is(dtype, Dtype::float32)) check_finite(Section::vectors);
     if (is(dtype, Dtype::float16)) check_finite_halves();
     if (is(dtype, Dtype::bits)) check_unused_bits();

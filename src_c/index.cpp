@@ -108,7 +108,7 @@ struct Index::State {
   void adopt(std::unique_ptr<Memory> memory, const std::string& name) {
     loaded = std::make_unique<LoadedImage>(std::move(memory), name);
     const auto* points = loaded->view().array<format::CurvePoint>(format::Section::curve);
-    if (points) curve.assign(points, points + loaded->view().params->curve_points);
+    if (points) curve.assign(points, points + loaded->view().params.curve_points);
   }
   void adopt_file(const std::string& file_path) {
     auto file = std::make_unique<MappedFile>(file_path);
@@ -247,10 +247,10 @@ namespace {
 // A copy of an image with another curve, sealed.
 std::unique_ptr<Memory> image_with_curve(const format::View& view,
                                          const std::vector<format::CurvePoint>& curve) {
-  const format::FileHeader& header = *view.header;
+  const format::FileHeader& header = view.header;
   const auto metric = static_cast<Metric>(header.metric);
   const auto dtype = static_cast<Dtype>(header.dtype);
-  format::Params params = *view.params;
+  format::Params params = view.params;
   params.curve_points = static_cast<std::uint32_t>(curve.size());
   const auto sections = format::plan_sections(metric, dtype, header.dim, header.item_count, params,
                                               view.section_bytes(format::Section::id_text));
@@ -408,7 +408,7 @@ Setting choose_setting(const std::vector<format::CurvePoint>& curve, const Loade
                        const QueryOptions& options) {
   const double recall = options.recall > 0.0
                             ? options.recall
-                            : static_cast<double>(loaded.view().params->default_recall);
+                            : static_cast<double>(loaded.view().params.default_recall);
   if (options.exact || (options.search_k == 0 && recall >= 1.0)) {
     return {loaded.items(), loaded.items(), loaded.items(), true};
   }
@@ -609,26 +609,25 @@ IndexInfo Index::info() const {
   info.built = built();
   if (!info.built) return info;
   const format::View& view = state_->loaded->view();
-  const format::Params& params = *view.params;
+  const format::Params& params = view.params;
   info.n_trees = params.tree_count;
   const auto* ranges = view.array<format::LeafRange>(format::Section::leaf_ranges);
   for (std::uint32_t i = 0; i < params.leaf_entries; ++i) info.leaves += ranges[i].count > 0;
   info.file_bytes = view.image_bytes;
   info.vector_bytes = view.section_bytes(format::Section::vectors);
   info.code_bytes = params.code_count / 2;
-  info.format_version = view.header->version;
+  info.format_version = view.header.version;
   info.default_recall = params.default_recall;
   info.value_scale = params.value_scale;
   info.seed = std::uint64_t{params.build_seed_high} << 32 | params.build_seed_low;
-  info.identity = hex(view.header->identity, sizeof(view.header->identity));
-  info.library_version.assign(view.header->library_version,
-                              strnlen(view.header->library_version, 16));
+  info.identity = hex(view.header.identity, sizeof(view.header.identity));
+  info.library_version.assign(view.header.library_version,
+                              strnlen(view.header.library_version, 16));
   info.scan = scan_name(state_->loaded->search().scan);
   for (const format::CurvePoint& point : state_->curve) {
     info.curve.push_back({point.k, point.recall, point.candidates, point.rerank, point.exact});
   }
-  for (std::uint32_t i = 0; i < view.header->section_count; ++i) {
-    const format::SectionEntry& entry = view.table[i];
+  for (const format::SectionEntry& entry : view.table) {
     info.sections.push_back({format::section_name(static_cast<format::Section>(entry.kind)),
                              entry.offset, entry.bytes});
   }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "error.h"
 
@@ -12,9 +13,9 @@ namespace {
 using format::Section;
 
 ExactScorer scorer_of(const format::View& view) {
-  return ExactScorer(static_cast<Metric>(view.header->metric),
-                     static_cast<Dtype>(view.header->dtype), view.header->dim,
-                     view.params->value_scale);
+  return ExactScorer(static_cast<Metric>(view.header.metric),
+                     static_cast<Dtype>(view.header.dtype), view.header.dim,
+                     view.params.value_scale);
 }
 
 void require_positive(float value, const char* field, const std::string& name) {
@@ -31,16 +32,16 @@ LoadedImage::LoadedImage(std::unique_ptr<Memory> memory, const std::string& name
       name_(name),
       view_(format::open_view(memory_->data(), memory_->bytes(), name)),
       scorer_(scorer_of(view_)) {
-  require_positive(view_.params->value_scale, "value_scale", name);
-  require_positive(view_.params->work_scale, "work_scale", name);
-  require_positive(view_.params->byte_scale, "byte_scale", name);
+  require_positive(view_.params.value_scale, "value_scale", name);
+  require_positive(view_.params.work_scale, "work_scale", name);
+  require_positive(view_.params.byte_scale, "byte_scale", name);
   connect();
 }
 
 void LoadedImage::connect() {
-  const format::Params& params = *view_.params;
+  const format::Params& params = view_.params;
   const MetricTraits& traits = traits_of(metric());
-  const std::uint64_t items = view_.header->item_count;
+  const std::uint64_t items = view_.header.item_count;
 
   ids_.kind = static_cast<IdKind>(params.id_kind);
   ids_.count = items;
@@ -74,7 +75,9 @@ void LoadedImage::connect() {
   s.forest.leaf_spans = view_.array<LeafSpan>(Section::leaf_ranges);
   s.forest.group_spans = view_.array<GroupSpan>(Section::group_ranges);
   s.forest.tree_slots = view_.array<Slot>(Section::tree_slots);
-  const auto* trees = view_.array<format::Tree>(Section::trees);
+  // A copy: what is checked must be what is kept, also while the file is overwritten.
+  const auto* first_tree = view_.array<format::Tree>(Section::trees);
+  const std::vector<format::Tree> trees(first_tree, first_tree + params.tree_count);
   std::uint64_t leaf_end = 0, group_end = 0;  // of the trees so far, which do not overlap
   for (std::uint32_t t = 0; t < params.tree_count; ++t) {
     const format::Tree& tree = trees[t];

@@ -693,6 +693,23 @@ def test_save_and_load(
     assert again == Path(path).read_bytes()
 
 
+@pytest.mark.parametrize(("part", "offset"), [("header", 48), ("section table", 200)])
+def test_verify_notices_that_the_head_was_overwritten(
+    points: Array, tmp_path: Path, part: str, offset: int
+) -> None:
+    """An open index goes on with the head that was checked, and says so when asked."""
+    path = tmp_path / "vectors.annidx"
+    built(points).save(path)
+    with annidx.load(path) as loaded:
+        before = loaded.info
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(b"\xff" * 8)
+        assert loaded.info == before
+        with pytest.raises(annidx.FormatError, match=f"{part} at offset .* overwritten in place"):
+            loaded.verify()
+
+
 def test_relative_paths_are_remembered_as_absolute(
     points: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -369,7 +369,7 @@ void test_good_image(const Case& c) {
   const Image image = make(c);
   const View view = image.open();
   verify_deep(view, c.name);
-  CHECK(view.header->item_count == c.items && view.header->dim == c.dim);
+  CHECK(view.header.item_count == c.items && view.header.dim == c.dim);
   CHECK(view.section_bytes(Section::vectors) == c.items * row_bytes(c.dtype, c.dim));
   CHECK(view.section(Section::metadata) != nullptr && view.section_bytes(Section::metadata) == 0);
   CHECK((view.section(Section::codes) != nullptr) == (c.scan == ScanKind::codes));
@@ -739,7 +739,7 @@ void test_metadata() {
     verify_deep(view, "test");
     CHECK(view.section_bytes(Section::metadata) == metadata.size());
     CHECK(std::memcmp(view.section(Section::metadata), metadata.data(), metadata.size()) == 0);
-    CHECK(std::memcmp(view.header->identity, image.header().identity, 16) == 0);
+    CHECK(std::memcmp(view.header.identity, image.header().identity, 16) == 0);
     const Image without = saved(view, "");
     CHECK(without.bytes() == image.bytes() &&
           std::memcmp(without.data(), image.data(), image.bytes()) == 0);
