@@ -214,7 +214,8 @@ void Build::train_codes() {
       leaf_of[tree.rows[i]] = leaf;
     }
   }
-  std::vector<Row> sample = spread_rows(items_, tuning::kCodeSample, mix(plan_.seed));
+  std::vector<Row> sample = spread_rows(
+      items_, plan_.lean ? tuning::kLeanCodeSample : tuning::kCodeSample, mix(plan_.seed));
   if (!roles_.held_out.empty()) {
     sample.erase(std::remove_if(sample.begin(), sample.end(),
                                 [&](Row row) { return roles_.held_out[row]; }),
