@@ -1,6 +1,7 @@
-// format.cpp owns the layout of a file: which sections there are, opening and writing an image.
-// docs/FORMAT.md says the same for people; change both together. The check of every value is in
-// format_verify.cpp. It must not know any algorithm, and it must not map, read or write files.
+// format.cpp owns the opening of an image, and what finds its parts. What an image can hold is in
+// format_layout.cpp, writing one in format_write.cpp, the check of every value in format_verify.cpp.
+// docs/FORMAT.md says the same for people; change both together. It must not know any algorithm, and
+// it must not map, read or write files.
 //
 // Everything read from an image is untrusted until checked here: sizes are compared before they
 // are used, arithmetic on them saturates, and no check reads outside [image, image + bytes).
@@ -8,16 +9,13 @@
 #include "format.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <limits>
 #include <utility>
 
 #include "error.h"
 #include "format_detail.h"
 #include "kernels.h"
-#include "metric.h"
 
 namespace annidx::format {
 
@@ -25,61 +23,9 @@ using namespace detail;
 
 namespace {
 
-constexpr const char* kSectionNames[] = {
-    "unknown",         "params",         "vectors",        "slot_rows",
-    "row_slots",       "ids_int64",      "id_order",       "id_text_offsets",
-    "id_text",         "mean",           "trees",          "leaf_ranges",
-    "leaf_centres",    "leaf_mults",     "leaf_biases",    "leaf_scan_factors",
-    "leaf_radii",      "group_ranges",   "group_centres",  "group_mults",
-    "group_biases",    "tree_slots",     "codes",          "code_scalars",
-    "codebook",        "code_first_dims", "rotation",      "rotation_scales",
-    "rotation_order",  "byte_rows",      "row_scalars",    "curve",
-    "metadata"};
-constexpr std::uint32_t kLastKnownKind = static_cast<std::uint32_t>(Section::metadata);
-static_assert(sizeof(kSectionNames) / sizeof(kSectionNames[0]) == kLastKnownKind + 1);
-
 constexpr std::uint32_t kKnownFlags = kRequired;
 constexpr std::uint32_t kSwappedEndianMark = 0x04030201u;
-constexpr std::uint32_t kMaxCodes = 256;
-// Trees and curve are read on opening: bounds keep that short whatever a file claims.
-constexpr std::uint32_t kMaxTrees = 65'535;
-constexpr std::uint32_t kMaxCurvePoints = 65'536;
-// code_first_dims holds dimensions as u16 and ends with dim itself.
-constexpr std::uint32_t kMaxCodedDim = 65535;
 constexpr std::uint64_t kChecksumStep = std::uint64_t{16} << 20;
-constexpr std::uint64_t kSaturated = std::numeric_limits<std::uint64_t>::max();
-
-constexpr std::uint32_t number(Section kind) noexcept { return static_cast<std::uint32_t>(kind); }
-
-// ---- sizes -----------------------------------------------------------------------------
-
-std::uint64_t times(std::uint64_t a, std::uint64_t b) noexcept {
-  return b != 0 && a > kSaturated / b ? kSaturated : a * b;
-}
-
-std::uint64_t plus(std::uint64_t a, std::uint64_t b) noexcept {
-  return a > kSaturated - b ? kSaturated : a + b;
-}
-
-std::uint64_t aligned(std::uint64_t offset) noexcept {
-  return plus(offset, kSectionAlignment - 1) / kSectionAlignment * kSectionAlignment;
-}
-
-// ---- structs in raw bytes --------------------------------------------------------------
-
-template <class T>
-const T* as(const std::byte* bytes) noexcept {
-  return static_cast<const T*>(static_cast<const void*>(bytes));
-}
-
-template <class T>
-T* as(std::byte* bytes) noexcept {
-  return static_cast<T*>(static_cast<void*>(bytes));
-}
-
-SectionEntry* table_of(std::byte* image) noexcept {
-  return as<SectionEntry>(image + sizeof(FileHeader));
-}
 
 // ---- messages --------------------------------------------------------------------------
 
@@ -97,13 +43,7 @@ std::string entry_place(std::uint32_t index, std::uint32_t kind) {
          "', kind " + shown(kind) + ") at offset " + shown(table_end(index));
 }
 
-// ---- checksums and identity ------------------------------------------------------------
-
-std::uint32_t header_checksum(FileHeader header, const SectionEntry* table) noexcept {
-  header.header_crc = 0;
-  const std::uint32_t crc = kernels().crc32c(0, &header, sizeof header);
-  return kernels().crc32c(crc, table, header.section_count * sizeof(SectionEntry));
-}
+// ---- identity ----------------------------------------------------------------------------
 
 // FNV-1a of 128 bits, fed with little-endian numbers.
 class IdentityHash {
@@ -136,226 +76,6 @@ class IdentityHash {
   std::uint64_t high_ = 0x6c62272e07bb0142u;
   std::uint64_t low_ = 0x62b821756295c58du;
 };
-
-// ---- what parameters are possible ------------------------------------------------------
-
-// The first thing wrong with a set of fields, as "field 'x': expected ..., found ...".
-struct Problem {
-  std::string field;
-  std::string expected;
-  std::string found;
-  explicit operator bool() const noexcept { return !field.empty(); }
-};
-
-class Expectations {
- public:
-  template <class T>
-  void expect(bool holds, const char* field, const char* expected, T found) {
-    if (holds || first_) return;
-    first_ = Problem{field, expected, shown(found)};
-  }
-  const Problem& first() const noexcept { return first_; }
-
- private:
-  Problem first_;
-};
-
-// The four header fields that decide, with Params, which sections there are and their sizes.
-struct Shape {
-  std::uint32_t metric;
-  std::uint32_t dtype;
-  std::uint32_t dim;
-  std::uint64_t item_count;
-};
-
-bool holds_bytes(std::uint32_t dtype) noexcept {
-  return is(dtype, Dtype::int8) || is(dtype, Dtype::uint8);
-}
-
-// Both are validated values.
-bool scans(const Shape& shape, std::uint32_t scan_kind) noexcept {
-  if (is(shape.dtype, Dtype::bits)) return is(scan_kind, ScanKind::bits);
-  if (is(scan_kind, ScanKind::vectors)) return true;
-  const bool codes_serve = traits_of(static_cast<Metric>(shape.metric)).work_orders;
-  return is(scan_kind, codes_serve ? ScanKind::codes : ScanKind::byte_rows);
-}
-
-Problem problem_of(const Shape& shape) {
-  Expectations all;
-  all.expect(shape.metric >= 1 && shape.metric <= static_cast<std::uint32_t>(Metric::hamming),
-             "metric", "1 to 6", shape.metric);
-  all.expect(shape.dtype >= 1 && shape.dtype <= static_cast<std::uint32_t>(Dtype::bits), "dtype",
-             "1 to 5", shape.dtype);
-  all.expect(metric_allows(static_cast<Metric>(shape.metric), static_cast<Dtype>(shape.dtype)),
-             "dtype", "one that the metric can be stored as", shape.dtype);
-  all.expect(shape.dim >= 1 && shape.dim <= kMaxDim, "dim", "1 to 65535", shape.dim);
-  all.expect(shape.item_count <= kMaxItems, "item_count", "at most 4294967294", shape.item_count);
-  return all.first();
-}
-
-// Its inverse is finite as well.
-bool is_divisor(float value) noexcept { return std::isnormal(value) && value > 0.0f; }
-
-bool is_power_of_two(float value) noexcept {
-  int exponent = 0;
-  return std::isfinite(value) && std::frexp(value, &exponent) == 0.5f;
-}
-
-void expect_code_params(const Shape& shape, const Params& params, Expectations& all) {
-  if (!is(params.scan_kind, ScanKind::codes)) {
-    all.expect(params.block_count == 0, "block_count", "0 without codes", params.block_count);
-    all.expect(params.code_count == 0, "code_count", "0 without codes", params.code_count);
-    all.expect(params.rotation_block == 0, "rotation_block", "0 without codes",
-               params.rotation_block);
-    return;
-  }
-  all.expect(shape.dim <= kMaxCodedDim, "scan_kind", "no codes above 65535 dimensions",
-             params.scan_kind);
-  all.expect(params.code_count >= 4 && params.code_count <= kMaxCodes && params.code_count % 4 == 0,
-             "code_count", "a multiple of 4 from 4 to 256", params.code_count);
-  all.expect(params.block_count >= ceil_divide(shape.item_count, kBlockPoints), "block_count",
-             "room for every item in blocks of 32", params.block_count);
-  all.expect(params.rotation_block >= 1 && params.rotation_block <= shape.dim, "rotation_block",
-             "1 to dim", params.rotation_block);
-}
-
-// Scans of bytes need copies unless the vectors are bytes themselves; codes can do without a re-ranking
-// by bytes.
-void expect_byte_row_params(const Shape& shape, const Params& params, Expectations& all) {
-  const bool reads_bytes =
-      is(params.scan_kind, ScanKind::codes) || is(params.scan_kind, ScanKind::byte_rows);
-  if (reads_bytes && !holds_bytes(shape.dtype)) {
-    const bool may_lack = is(params.scan_kind, ScanKind::codes);
-    all.expect(params.byte_row_bytes == shape.dim || (may_lack && params.byte_row_bytes == 0),
-               "byte_row_bytes", may_lack ? "dim or 0" : "dim", params.byte_row_bytes);
-  } else {
-    all.expect(params.byte_row_bytes == 0, "byte_row_bytes", "0: the scan reads the vectors",
-               params.byte_row_bytes);
-  }
-  all.expect(params.given_bytes <= 1, "given_bytes", "0 or 1", params.given_bytes);
-  all.expect(params.given_bytes == 0 || holds_bytes(shape.dtype), "given_bytes",
-             "0 unless vectors are int8 or uint8", params.given_bytes);
-}
-
-Problem problem_of(const Shape& shape, const Params& params) {
-  Expectations all;
-  all.expect(params.id_kind <= static_cast<std::uint32_t>(IdKind::text), "id_kind", "0 to 2",
-             params.id_kind);
-  all.expect(params.scan_kind >= 1 &&
-                 params.scan_kind <= static_cast<std::uint32_t>(ScanKind::vectors),
-             "scan_kind", "1 to 4", params.scan_kind);
-  all.expect(scans(shape, params.scan_kind), "scan_kind", "one that the metric can use",
-             params.scan_kind);
-  all.expect(params.tree_count >= 1 && params.tree_count <= kMaxTrees, "tree_count",
-             "1 to 65535", params.tree_count);
-  all.expect(params.curve_points <= kMaxCurvePoints, "curve_points", "at most 65536",
-             params.curve_points);
-  all.expect(params.work_dim4 == (shape.dim + 3) / 4 * 4, "work_dim4",
-             "dim rounded up to a multiple of 4", params.work_dim4);
-  all.expect(params.leaf_entries % kPanelWidth == 0, "leaf_entries", "a multiple of 16",
-             params.leaf_entries);
-  all.expect(shape.item_count == 0 ||
-                 params.leaf_entries / kPanelWidth >= params.tree_count,
-             "leaf_entries", "at least 16 a tree", params.leaf_entries);
-  all.expect(params.group_entries % kPanelWidth == 0, "group_entries", "a multiple of 16",
-             params.group_entries);
-  expect_code_params(shape, params, all);
-  expect_byte_row_params(shape, params, all);
-  all.expect(is_divisor(params.value_scale) && params.value_scale <= kLargestValueScale,
-             "value_scale", "a positive number of at most 2.658e36", params.value_scale);
-  all.expect(is_divisor(params.byte_scale), "byte_scale", "a positive number", params.byte_scale);
-  all.expect(std::isfinite(params.byte_offset), "byte_offset", "a finite number",
-             params.byte_offset);
-  all.expect(params.default_recall >= 0.0f && params.default_recall <= 1.0f, "default_recall",
-             "0 to 1", params.default_recall);
-  all.expect(std::isfinite(params.residual_weight), "residual_weight", "a finite number",
-             params.residual_weight);
-  all.expect(is_power_of_two(params.work_scale), "work_scale", "a power of two",
-             params.work_scale);
-  for (const std::uint32_t word : params.reserved) all.expect(word == 0, "reserved", "0", word);
-  return all.first();
-}
-
-// ---- which sections there are ----------------------------------------------------------
-
-class SectionList {
- public:
-  void add(Section kind, std::uint64_t records, std::uint64_t record_bytes) {
-    list_.push_back({kind, kRequired, times(records, record_bytes), record_bytes});
-  }
-  void add_optional(Section kind) { list_.push_back({kind, 0, 0, 1}); }
-  std::vector<PlannedSection> take() { return std::move(list_); }
-
- private:
-  std::vector<PlannedSection> list_;
-};
-
-void add_ids(SectionList& list, std::uint64_t items, const Params& params,
-             std::uint64_t id_text_bytes) {
-  if (is(params.id_kind, IdKind::row)) return;
-  if (is(params.id_kind, IdKind::int64)) list.add(Section::ids_int64, items, 8);
-  list.add(Section::id_order, items, 4);
-  if (is(params.id_kind, IdKind::text)) {
-    list.add(Section::id_text_offsets, items + 1, 8);
-    list.add(Section::id_text, id_text_bytes, 1);
-  }
-}
-
-void add_leaves(SectionList& list, const Params& params) {
-  const std::uint64_t centre_block = times(kPanelWidth, params.work_dim4);
-  list.add(Section::leaf_ranges, params.leaf_entries, sizeof(LeafRange));
-  list.add(Section::leaf_centres, params.leaf_entries / kPanelWidth, centre_block);
-  list.add(Section::leaf_mults, params.leaf_entries, 4);
-  list.add(Section::leaf_biases, params.leaf_entries, 4);
-  list.add(Section::leaf_scan_factors, params.leaf_entries, 4);
-  list.add(Section::leaf_radii, params.leaf_entries, 4);
-  if (params.group_entries == 0) return;
-  list.add(Section::group_ranges, params.group_entries, sizeof(GroupRange));
-  list.add(Section::group_centres, params.group_entries / kPanelWidth, centre_block);
-  list.add(Section::group_mults, params.group_entries, 4);
-  list.add(Section::group_biases, params.group_entries, 4);
-}
-
-void add_codes(SectionList& list, std::uint64_t items, std::uint64_t dim, const Params& params) {
-  if (!is(params.scan_kind, ScanKind::codes)) return;
-  list.add(Section::codes, params.block_count, params.code_count * kBlockCodeBytes);
-  list.add(Section::code_scalars, items, 4);
-  list.add(Section::codebook, dim, kCodewords * 4);
-  list.add(Section::code_first_dims, std::uint64_t{params.code_count} + 1, 2);
-  list.add(Section::rotation, dim, params.rotation_block);
-  list.add(Section::rotation_scales, dim, 4);
-  list.add(Section::rotation_order, dim, 4);
-}
-
-// Sizes that do not fit in 64 bits are kSaturated.
-std::vector<PlannedSection> sections_of(const Shape& shape, const Params& params,
-                                        std::uint64_t id_text_bytes) {
-  const std::uint64_t items = shape.item_count;
-  SectionList list;
-  list.add(Section::params, 1, sizeof(Params));
-  list.add(Section::vectors, items, row_bytes(static_cast<Dtype>(shape.dtype), shape.dim));
-  list.add(Section::slot_rows, items, 4);
-  list.add(Section::row_slots, items, 4);
-  add_ids(list, items, params, id_text_bytes);
-  list.add(Section::mean, shape.dim, 4);
-  list.add(Section::trees, params.tree_count, sizeof(Tree));
-  add_leaves(list, params);
-  if (params.tree_count > 1) {
-    list.add(Section::tree_slots, times(params.tree_count - 1, items), 4);
-  }
-  add_codes(list, items, shape.dim, params);
-  if (params.byte_row_bytes != 0) list.add(Section::byte_rows, items, params.byte_row_bytes);
-  const bool reranks = params.byte_row_bytes != 0 || holds_bytes(shape.dtype);
-  if (reranks && is(params.scan_kind, ScanKind::codes)) list.add(Section::row_scalars, items, 8);
-  if (params.curve_points != 0) list.add(Section::curve, params.curve_points, sizeof(CurvePoint));
-  list.add_optional(Section::metadata);
-  return list.take();
-}
-
-// Every image has one.
-const SectionEntry* metadata_entry(const View& view) noexcept {
-  return find_entry(view.table.data(), view.table.size(), Section::metadata);
-}
 
 // ---- opening ---------------------------------------------------------------------------
 
@@ -625,6 +345,12 @@ const SectionEntry* find_entry(const SectionEntry* table, std::uint64_t count,
   return nullptr;
 }
 
+std::uint32_t header_checksum(FileHeader header, const SectionEntry* table) noexcept {
+  header.header_crc = 0;
+  const std::uint32_t crc = kernels().crc32c(0, &header, sizeof header);
+  return kernels().crc32c(crc, table, header.section_count * sizeof(SectionEntry));
+}
+
 std::uint32_t checksum(const std::byte* image, std::uint64_t offset, std::uint64_t bytes,
                        const Progress& progress) {
   std::uint32_t crc = 0;
@@ -683,14 +409,6 @@ std::uint64_t first_bad_utf8(const std::uint8_t* text, std::uint64_t bytes) noex
 
 }  // namespace detail
 
-const char* section_name(Section kind) noexcept {
-  return number(kind) <= kLastKnownKind ? kSectionNames[number(kind)] : kSectionNames[0];
-}
-
-std::uint64_t row_bytes(Dtype dtype, std::uint32_t dim) noexcept {
-  return stored_bytes(dtype, dim);
-}
-
 const std::byte* View::section(Section kind) const noexcept {
   const SectionEntry* entry = find_entry(table.data(), table.size(), kind);
   return entry == nullptr ? nullptr : image + entry->offset;
@@ -703,112 +421,6 @@ std::uint64_t View::section_bytes(Section kind) const noexcept {
 
 View open_view(const std::byte* image, std::uint64_t bytes, const std::string& name) {
   return Opening(image, bytes, name).open();
-}
-
-std::vector<PlannedSection> plan_sections(Metric metric, Dtype dtype, std::uint32_t dim,
-                                          std::uint64_t item_count, const Params& params,
-                                          std::uint64_t id_text_bytes) {
-  const Shape shape{static_cast<std::uint32_t>(metric), static_cast<std::uint32_t>(dtype), dim,
-                    item_count};
-  Problem problem = problem_of(shape);
-  if (!problem) problem = problem_of(shape, params);
-  if (problem) {
-    throw Error(ErrorCode::invalid_argument, "file layout: field '" + problem.field +
-                                                 "': expected " + problem.expected + ", found " +
-                                                 problem.found);
-  }
-  auto sections = sections_of(shape, params, id_text_bytes);
-  image_bytes(sections);  // throws when a size does not fit
-  return sections;
-}
-
-std::uint64_t image_bytes(const std::vector<PlannedSection>& sections) {
-  std::uint64_t end = table_end(sections.size());
-  for (const PlannedSection& section : sections) {
-    end = plus(aligned(end), section.bytes);
-    if (end > kSaturated - kSectionAlignment) {
-      throw Error(ErrorCode::invalid_argument,
-                  std::string("file layout: section '") + section_name(section.kind) +
-                      "' does not fit in 64-bit sizes");
-    }
-  }
-  return end;
-}
-
-void begin_image(std::byte* image, Metric metric, Dtype dtype, std::uint32_t dim,
-                 std::uint64_t item_count, const Params& params,
-                 const std::vector<PlannedSection>& sections, const char* library_version) {
-  FileHeader header = {};
-  std::memcpy(header.magic, kMagic, sizeof kMagic);
-  header.version = kVersion;
-  header.endian_mark = kEndianMark;
-  std::strncpy(header.library_version, library_version, sizeof header.library_version - 1);
-  header.file_bytes = image_bytes(sections);
-  header.metric = static_cast<std::uint32_t>(metric);
-  header.dtype = static_cast<std::uint32_t>(dtype);
-  header.dim = dim;
-  header.section_count = static_cast<std::uint32_t>(sections.size());
-  header.item_count = item_count;
-  std::memcpy(image, &header, sizeof header);
-
-  SectionEntry* entry = table_of(image);
-  std::uint64_t end = table_end(sections.size());
-  for (const PlannedSection& section : sections) {
-    *entry = SectionEntry{number(section.kind), section.flags,        aligned(end),
-                          section.bytes,        section.record_bytes, 0,
-                          0};
-    end = entry->offset + entry->bytes;
-    ++entry;
-  }
-  std::memcpy(mutable_section(image, Section::params), &params, sizeof params);
-}
-
-std::byte* mutable_section(std::byte* image, Section kind) noexcept {
-  const SectionEntry* entry =
-      find_entry(table_of(image), as<FileHeader>(image)->section_count, kind);
-  return entry == nullptr ? nullptr : image + entry->offset;
-}
-
-void seal_image(std::byte* image, const Progress& progress) {
-  FileHeader* header = as<FileHeader>(image);
-  SectionEntry* table = table_of(image);
-  for (std::uint32_t i = 0; i < header->section_count; ++i) {
-    table[i].crc = checksum(image, table[i].offset, table[i].bytes, progress);
-  }
-  compute_identity(*header, table, *as<Params>(image + table[0].offset), header->identity);
-  header->header_crc = header_checksum(*header, table);
-}
-
-// Sections after the metadata are of kinds unknown to us: they were optional and are left out,
-// which can shorten the table and so move the body, always by whole alignments.
-std::vector<std::byte> head_with_metadata(const View& view, const std::string& metadata) {
-  const void* text = metadata.data();
-  if (first_bad_utf8(static_cast<const std::uint8_t*>(text), metadata.size()) != metadata.size()) {
-    throw Error(ErrorCode::invalid_argument, "metadata: expected UTF-8 text");
-  }
-  const SectionEntry* last = metadata_entry(view);
-  const std::uint32_t count = static_cast<std::uint32_t>(last - view.table.data()) + 1;
-  std::vector<std::byte> head(aligned(table_end(count)));
-  FileHeader* header = as<FileHeader>(head.data());
-  SectionEntry* table = table_of(head.data());
-  *header = view.header;
-  std::copy_n(view.table.data(), count, table);
-
-  const std::uint64_t moved_up = head_bytes(view) - head.size();
-  for (std::uint32_t i = 0; i < count; ++i) table[i].offset -= moved_up;
-  SectionEntry& entry = table[count - 1];
-  entry.bytes = metadata.size();
-  entry.crc = kernels().crc32c(0, metadata.data(), metadata.size());
-  header->section_count = count;
-  header->file_bytes = entry.offset + entry.bytes;
-  header->header_crc = header_checksum(*header, table);
-  return head;
-}
-
-std::uint64_t head_bytes(const View& view) noexcept { return view.table[0].offset; }
-
-std::uint64_t body_end(const View& view) noexcept {
-  return metadata_entry(view)->offset;
 }
 
 }  // namespace annidx::format
