@@ -9,10 +9,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals, PyErr_Occurred
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport isnan
-from libc.string cimport memcpy
-from cython.operator cimport dereference
 from libcpp.utility cimport move
 cimport numpy as cnp
 
@@ -44,7 +42,6 @@ DTYPES = {
 METRIC_NAMES = {number: name for name, number in METRICS.items()}
 DTYPE_NAMES = {number: name for name, number in DTYPES.items()}
 
-cdef uint32_t MAX_UINT32 = 0xFFFFFFFF
 cdef int64_t NO_ID = -1
 
 
@@ -77,222 +74,8 @@ cdef int raise_py_error() except *:
     raise RuntimeError(message)
 
 
-# ---- arguments of a query ------------------------------------------------------------------
-
-def described(value):
-    """Say what came instead of what was expected."""
-    shown = repr(value)
-    if len(shown) > 60:
-        shown = shown[:57] + "..."
-    return f"{shown} ({type(value).__name__})"
-
-
-cdef uint64_t _read_count(str name, object value, uint64_t largest) except? 0:
-    """A whole number from 1 on; larger ones than `largest` count as that."""
-    cdef object number
-    if type(value) is int:
-        number = value
-    elif isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {described(value)}")
-    else:
-        try:
-            number = operator.index(value)
-        except TypeError:
-            raise ValueError(
-                f"{name}: expected a whole number of at least 1, got {described(value)}"
-            ) from None
-    if number < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {number}")
-    return largest if number > largest else number
-
-
-cdef double _read_number(str name, str expected, object value) except? -1.0:
-    if isinstance(value, (bool, np.bool_, str, bytes)):
-        raise ValueError(f"{name}: expected {expected}, got {described(value)}")
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected {expected}, got {described(value)}") from None
-
-
-def read_recall(value):
-    """Check a recall target and return it as a float."""
-    cdef double number = _read_number("recall", "a number above 0 and at most 1", value)
-    if not 0.0 < number <= 1.0:
-        raise ValueError(f"recall: expected a number above 0 and at most 1, got {described(value)}")
-    return number
-
-
-cdef int _read_options(
-    QueryOptions* options, object k, object recall, object search_k, object radius
-) except -1:
-    options.k = <uint32_t>_read_count("k", k, MAX_UINT32)
-    if recall is not None:
-        options.recall = read_recall(recall)
-    if search_k is not None:
-        options.search_k = _read_count("search_k", search_k, <uint64_t>-1)
-    if radius is not None:
-        options.radius = _read_number("radius", "a number", radius)
-        if isnan(options.radius):
-            raise ValueError("radius: expected a number, got NaN")
-        options.has_radius = True
-    return 0
-
-
-cdef inline bint _is_plain_call(object allow, object deny, object n_jobs) noexcept:
-    """Whether the filters and threads of a call need no preparation."""
-    return (
-        deny is None
-        and (allow is None or isinstance(allow, SlotBits))
-        and type(n_jobs) is int
-        and <object>n_jobs == 1
-    )
-
-
-cdef inline bint _is_one_id(object value) noexcept:
-    return type(value) is int or isinstance(value, (str, np.integer))
-
-
-# ---- text ids ------------------------------------------------------------------------------
-
-def encode_texts(list texts not None, str name):
-    """Join strings as UTF-8.
-
-    Returns the bytes and an array of uint64 of one element more than there are strings: string i is
-    bytes [offsets[i], offsets[i + 1]).
-    """
-    cdef Py_ssize_t count = len(texts)
-    cdef Py_ssize_t length = 0
-    cdef Py_ssize_t i
-    cdef uint64_t total = 0
-    cdef const char* start
-    cdef char* end
-    cdef cnp.ndarray offsets_array = np.empty(count + 1, dtype=np.uint64)
-    cdef uint64_t* offsets = <uint64_t*>cnp.PyArray_DATA(offsets_array)
-    offsets[0] = 0
-    for i in range(count):
-        _utf8_of(texts[i], name, i, &length)
-        total += <uint64_t>length
-        offsets[i + 1] = total
-    joined = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>total)
-    end = PyBytes_AS_STRING(joined)
-    for i in range(count):
-        start = _utf8_of(texts[i], name, i, &length)
-        if <uint64_t>length != offsets[i + 1] - offsets[i]:
-            raise ValueError(f"{name}: the list was changed while it was read")
-        memcpy(end + offsets[i], start, <size_t>length)
-    return joined, offsets_array
-
-
-cdef const char* _utf8_of(object text, str name, Py_ssize_t place, Py_ssize_t* length) except NULL:
-    if not isinstance(text, str):
-        raise ValueError(f"{name}: expected only strings, got {described(text)} at place {place}")
-    try:
-        return PyUnicode_AsUTF8AndSize(text, length)
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{name}: the string at place {place} cannot be written as UTF-8: {error.reason}"
-        ) from None
-
-
-# ---- sets of items -------------------------------------------------------------------------
-
-@cython.no_gc_clear
-cdef class SlotBits:
-    """A set of items of one built index, one bit each; `IdSet` gives it its public face.
-
-    Never changes once `_fill` is done.
-    """
-
-    cdef unique_ptr[SlotSet] bits
-    cdef readonly object index
-    cdef str identity  # of the index's content; None until _fill
-
-    def __cinit__(self, *args, **kwargs):
-        self.bits.reset(new SlotSet(0))
-
-    def _fill(self, CoreIndex index not None, cnp.ndarray rows not None):
-        """Take the items of these rows (int64); negative rows are skipped. Once only."""
-        if self.identity is not None:
-            raise StateError("the set is made already: make another one instead")
-        cdef str identity = index._identity()
-        cdef unique_ptr[SlotSet] bits
-        cdef const int64_t* row = <const int64_t*>cnp.PyArray_DATA(rows)
-        cdef Py_ssize_t count = rows.shape[0]
-        cdef Py_ssize_t i
-        cdef Index* core = index._enter_built()
-        try:
-            with nogil:
-                bits.reset(new SlotSet(core.items()))
-                for i in range(count):
-                    if row[i] >= 0:
-                        bits.get().insert(core.slot_of(<Row>row[i]))
-        finally:
-            index.gate.leave()
-        self.bits = move(bits)
-        self.index = index
-        self.identity = identity
-
-    cdef SlotBits _copy(self):
-        cdef SlotBits copy = type(self).__new__(type(self))
-        copy.bits.reset(new SlotSet(dereference(self.bits)))
-        copy.index = self.index
-        copy.identity = self.identity
-        return copy
-
-    def __len__(self):
-        return self.bits.get().count()
-
-    def __contains__(self, item):
-        if self.identity is None:
-            return False
-        cdef CoreIndex index = self.index
-        cdef int64_t row = index._find_one(item)
-        if row < 0:
-            return False
-        cdef Index* core = index._enter_built()
-        try:
-            return self.bits.get().contains(core.slot_of(<Row>row))
-        finally:
-            index.gate.leave()
-
-    def __invert__(self):
-        cdef SlotBits result = self._copy()
-        with nogil:
-            result.bits.get().complement()
-        return result
-
-    def __and__(self, other):
-        if not isinstance(other, SlotBits):
-            return NotImplemented
-        self._check_same_index(other)
-        cdef SlotBits result = self._copy()
-        with nogil:
-            result.bits.get().intersect(dereference((<SlotBits>other).bits))
-        return result
-
-    def __sub__(self, other):
-        if not isinstance(other, SlotBits):
-            return NotImplemented
-        self._check_same_index(other)
-        cdef SlotBits result = self._copy()
-        with nogil:
-            result.bits.get().subtract(dereference((<SlotBits>other).bits))
-        return result
-
-    def __or__(self, other):
-        if not isinstance(other, SlotBits):
-            return NotImplemented
-        return ~(~self - other)
-
-    cdef int _check_same_index(self, SlotBits other) except -1:
-        # Files that were made to deceive may share an identity.
-        if (
-            self.identity != other.identity
-            or self.bits.get().slot_count() != other.bits.get().slot_count()
-        ):
-            raise ValueError("IdSet: the two sets belong to different indexes")
-        return 0
+include "_arguments.pxi"
+include "_slot_bits.pxi"
 
 
 cdef unique_ptr[PythonMonitor] _monitor_for(object progress) except *:

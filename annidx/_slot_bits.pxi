@@ -1,0 +1,102 @@
+# _slot_bits.pxi owns sets of items as Python holds them; their bits are the core's SlotSet. It is part of
+# _core.pyx. Which ids a set is made of is decided in index.py.
+
+from cython.operator cimport dereference
+
+
+@cython.no_gc_clear
+cdef class SlotBits:
+    """A set of items of one built index, one bit each; `IdSet` gives it its public face.
+
+    Never changes once `_fill` is done.
+    """
+
+    cdef unique_ptr[SlotSet] bits
+    cdef readonly object index
+    cdef str identity  # of the index's content; None until _fill
+
+    def __cinit__(self, *args, **kwargs):
+        self.bits.reset(new SlotSet(0))
+
+    def _fill(self, CoreIndex index not None, cnp.ndarray rows not None):
+        """Take the items of these rows (int64); negative rows are skipped. Once only."""
+        if self.identity is not None:
+            raise StateError("the set is made already: make another one instead")
+        cdef str identity = index._identity()
+        cdef unique_ptr[SlotSet] bits
+        cdef const int64_t* row = <const int64_t*>cnp.PyArray_DATA(rows)
+        cdef Py_ssize_t count = rows.shape[0]
+        cdef Py_ssize_t i
+        cdef Index* core = index._enter_built()
+        try:
+            with nogil:
+                bits.reset(new SlotSet(core.items()))
+                for i in range(count):
+                    if row[i] >= 0:
+                        bits.get().insert(core.slot_of(<Row>row[i]))
+        finally:
+            index.gate.leave()
+        self.bits = move(bits)
+        self.index = index
+        self.identity = identity
+
+    cdef SlotBits _copy(self):
+        cdef SlotBits copy = type(self).__new__(type(self))
+        copy.bits.reset(new SlotSet(dereference(self.bits)))
+        copy.index = self.index
+        copy.identity = self.identity
+        return copy
+
+    def __len__(self):
+        return self.bits.get().count()
+
+    def __contains__(self, item):
+        if self.identity is None:
+            return False
+        cdef CoreIndex index = self.index
+        cdef int64_t row = index._find_one(item)
+        if row < 0:
+            return False
+        cdef Index* core = index._enter_built()
+        try:
+            return self.bits.get().contains(core.slot_of(<Row>row))
+        finally:
+            index.gate.leave()
+
+    def __invert__(self):
+        cdef SlotBits result = self._copy()
+        with nogil:
+            result.bits.get().complement()
+        return result
+
+    def __and__(self, other):
+        if not isinstance(other, SlotBits):
+            return NotImplemented
+        self._check_same_index(other)
+        cdef SlotBits result = self._copy()
+        with nogil:
+            result.bits.get().intersect(dereference((<SlotBits>other).bits))
+        return result
+
+    def __sub__(self, other):
+        if not isinstance(other, SlotBits):
+            return NotImplemented
+        self._check_same_index(other)
+        cdef SlotBits result = self._copy()
+        with nogil:
+            result.bits.get().subtract(dereference((<SlotBits>other).bits))
+        return result
+
+    def __or__(self, other):
+        if not isinstance(other, SlotBits):
+            return NotImplemented
+        return ~(~self - other)
+
+    cdef int _check_same_index(self, SlotBits other) except -1:
+        # Files that were made to deceive may share an identity.
+        if (
+            self.identity != other.identity
+            or self.bits.get().slot_count() != other.bits.get().slot_count()
+        ):
+            raise ValueError("IdSet: the two sets belong to different indexes")
+        return 0
