@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <exception>
 #include <mutex>
 #include <thread>
@@ -105,7 +106,18 @@ class Poller {
 
 }  // namespace
 
-void ready_exceptions() noexcept { static_cast<void>(std::uncaught_exceptions()); }
+bool ready_exceptions() noexcept {
+  // First room for what the C library keeps of each thread that allocates; then a block as large as
+  // what exceptions need, which returns to this thread alone: no other can take it in between.
+  constexpr std::size_t kRoomBytes = 4096, kExceptionBytes = 32;
+  for (const std::size_t bytes : {kRoomBytes, kExceptionBytes}) {
+    void* volatile room = std::malloc(bytes);  // volatile: or the compiler leaves both calls out
+    if (!room) return false;
+    std::free(room);
+  }
+  static_cast<void>(std::uncaught_exceptions());
+  return true;
+}
 
 void parallel_for(unsigned n_threads, std::uint64_t count, std::uint64_t grain,
                   const std::function<void(std::uint64_t, std::uint64_t, unsigned)>& body,
@@ -135,8 +147,7 @@ void parallel_for(unsigned n_threads, std::uint64_t count, std::uint64_t grain,
     countdown.add();
     try {
       helpers.emplace_back([&, worker] {
-        ready_exceptions();
-        work(worker, false);
+        if (ready_exceptions()) work(worker, false);
         countdown.leave();
       });
     } catch (...) {

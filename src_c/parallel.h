@@ -27,8 +27,9 @@ void parallel_for(unsigned n_threads, std::uint64_t count, std::uint64_t grain,
                   Monitor* monitor = nullptr, const char* stage = nullptr);
 
 // A thread's first exception needs a little memory of its own, without which the C library ends the
-// process: it is asked for early, while there is some.
-void ready_exceptions() noexcept;
+// process: it is asked for early, while there is some. False when there is none; such a thread must
+// not do what may throw.
+bool ready_exceptions() noexcept;
 
 // n_jobs when positive, otherwise the machine's cores (the binding resolves -1 to those that this
 // process may use).
