@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "tuning.h"
@@ -290,11 +291,14 @@ std::vector<format::CurvePoint> CurveMeasurement::cheapest(std::size_t k_index) 
   std::stable_sort(all.begin(), all.end(),
                    [](const Candidate& a, const Candidate& b) { return a.cost < b.cost; });
   std::vector<Candidate> front;
+  // Where one half misses nothing any more, the other alone tells what a higher cost brings.
+  const auto is_better = [](const Candidate& a, const Candidate& b) {
+    const bool chosen = a.chosen_recall > b.chosen_recall ||
+                        (a.chosen_recall >= 1.0 && b.chosen_recall >= 1.0);
+    return chosen && a.checked_recall > b.checked_recall;
+  };
   for (const Candidate& candidate : all) {
-    if (front.empty() || (candidate.chosen_recall > front.back().chosen_recall &&
-                          candidate.checked_recall > front.back().checked_recall)) {
-      front.push_back(candidate);
-    }
+    if (front.empty() || is_better(candidate, front.back())) front.push_back(candidate);
   }
   // Drop the point whose neighbours are closest, by the logarithm of misses, until the rest fit.
   constexpr double kFewest = 1e-4;
@@ -418,6 +422,28 @@ Setting setting_of(const format::CurvePoint& point) {
   return {point.candidates, point.rerank, point.exact, false};
 }
 
+// The cheapest setting of the points that reaches `recall` with the margin, or the last without it.
+bool reaches(const Points& points, double recall, Setting* found) {
+  const double miss = (1.0 - recall) * tuning::kMissMargin;
+  for (std::size_t i = 0; i < points.size(); ++i) {
+    const double here = 1.0 - points[i].recall;
+    if (!(here <= miss)) continue;
+    *found = setting_of(points[i]);
+    // No misses measured is no rate of misses, and a far point no neighbour: nothing to blend with.
+    const double before = i > 0 ? 1.0 - points[i - 1].recall : 1.0;
+    if (i == 0 || !(here > 0.0) || before > here * tuning::kMostBlendedMisses) return true;
+    const double span = std::log(before) - std::log(here);
+    const double share = span > 0.0 ? (std::log(before) - std::log(miss)) / span : 1.0;
+    // Not a number between damaged points.
+    const double within = share > 0.0 ? std::min(share, 1.0) : 0.0;
+    *found = blend(within, points[i - 1], points[i]);
+    return true;
+  }
+  if (points.size() == 0 || !(points[points.size() - 1].recall >= recall)) return false;
+  *found = setting_of(points[points.size() - 1]);
+  return true;
+}
+
 }  // namespace
 
 std::vector<std::uint32_t> curve_ks(std::uint64_t items) {
@@ -450,25 +476,16 @@ std::vector<format::CurvePoint> measure_curve(const SearchView& view,
 
 Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
                            double recall, std::uint64_t items) {
-  const Points points(curve, k);
-  const double miss = (1.0 - recall) * tuning::kMissMargin;
-  for (std::size_t i = 0; i < points.size(); ++i) {
-    const double here = 1.0 - points[i].recall;
-    if (!(here <= miss)) continue;
-    // No misses measured is no rate of misses, and a far point no neighbour: nothing to blend with.
-    const double before = i > 0 ? 1.0 - points[i - 1].recall : 1.0;
-    if (i == 0 || !(here > 0.0) || before > here * tuning::kMostBlendedMisses) {
-      return stretched(setting_of(points[i]), k, points[i].k, items);
-    }
-    const double span = std::log(before) - std::log(here);
-    const double share = span > 0.0 ? (std::log(before) - std::log(miss)) / span : 1.0;
-    // Not a number between damaged points.
-    const double within = share > 0.0 ? std::min(share, 1.0) : 0.0;
-    return stretched(blend(within, points[i - 1], points[i]), k, points[i].k, items);
-  }
-  if (points.size() > 0 && points[points.size() - 1].recall >= recall) {
-    const format::CurvePoint& last = points[points.size() - 1];
-    return stretched(setting_of(last), k, last.k, items);
+  // Who finds a share of more neighbours finds it of the nearest of them: where the points of one k end
+  // below the target, those of the next larger one serve. A file may hold any number of them.
+  constexpr std::size_t kMostKs = std::size(tuning::kCurveKs) + 1;
+  std::uint64_t at = k;
+  for (std::size_t step = 0; step < kMostKs; ++step) {
+    const Points points(curve, at);
+    Setting found;
+    if (reaches(points, recall, &found)) return stretched(found, k, points[0].k, items);
+    if (points.size() == 0 || points[0].k < at) break;
+    at = std::uint64_t{points[0].k} + 1;
   }
   return {items, items, items, true};
 }

@@ -45,7 +45,7 @@ float choose_radius_weight(const SearchView& view, const CalibrationQueries& que
                            Monitor* monitor);
 
 // The cheapest setting of the curve that reaches `recall` for k neighbours, with the margin of
-// tuning::kMissMargin; a scan of everything when none does.
+// tuning::kMissMargin. When none does, one measured for more neighbours; a scan of everything at last.
 Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
                            double recall, std::uint64_t items);
 // The setting that inspects `search_k` candidates and re-scores at least as deeply as the curve found

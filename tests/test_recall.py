@@ -243,6 +243,18 @@ def test_a_higher_target_finds_more(larger: Asked) -> None:
         assert recalls[-1] == 1.0
 
 
+def test_the_curve_goes_on_when_one_half_of_its_queries_misses_nothing() -> None:
+    """High targets find a setting of their own and need no scan of everything."""
+    random = np.random.default_rng(7)
+    centres = random.normal(size=(20, 24))
+    points = centres[random.integers(20, size=20_000)] + 0.6 * random.normal(size=(20_000, 24))
+    index = annidx.Index(24, "euclidean")
+    index.add_items(points.astype(np.float32))
+    index.build()
+    most = {point["k"]: point["recall"] for point in index.info()["curve"]}
+    assert most[1] >= 0.999 and most[10] >= 0.999
+
+
 def test_tuning_for_many_neighbours(larger: Asked) -> None:
     """A curve measured for k = 1000 serves k = 1000."""
     larger.index.tune(larger.queries[:150], k=1000)
