@@ -19,13 +19,14 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "error.h"
 
 using namespace annidx;
+using namespace annidx_test;
 
 namespace {
 
-int passed = 0, failed = 0;
 std::string folder = "tests/golden/annoy/";
 // A file of this process, so that tests may run side by side.
 std::string damaged_path;
@@ -33,15 +34,6 @@ std::string damaged_path;
 constexpr std::size_t kMutants = 400;
 const bool exhaustive = std::getenv("ANNIDX_EXHAUSTIVE") != nullptr;
 
-void check(bool good, const std::string& what, int line) {
-  if (good) {
-    ++passed;
-  } else {
-    ++failed;
-    std::printf("line %d: %s\n", line, what.c_str());
-  }
-}
-#define CHECK(condition) check((condition), #condition, __LINE__)
 #define CHECK_FOR(name, condition) check((condition), name + ": " #condition, __LINE__)
 
 struct Question {
@@ -359,6 +351,5 @@ int main(int argc, char** argv) {
   test_circles();
   test_no_file();
   std::remove(damaged_path.c_str());
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed != 0;
+  return report();
 }

@@ -12,21 +12,12 @@
 #include <thread>
 #include <vector>
 
+#include "check.h"
+
 using namespace annidx_binding;
+using namespace annidx_test;
 
 namespace {
-
-int passed = 0, failed = 0;
-
-void check(bool good, const char* what, int line) {
-  if (good) {
-    ++passed;
-  } else {
-    ++failed;
-    std::printf("line %d: %s\n", line, what);
-  }
-}
-#define CHECK(condition) check((condition), #condition, __LINE__)
 
 void open_new(Gate* gate) {
   gate->open(std::make_unique<annidx::Index>(annidx::Metric::dot, annidx::Dtype::float32, 3));
@@ -179,6 +170,5 @@ int main() {
   test_closing_while_alone();
   test_many_threads();
   test_fork();
-  std::printf("test_gate: %d passed, %d failed\n", passed, failed);
-  return failed ? 1 : 0;
+  return report();
 }

@@ -11,34 +11,13 @@
 #include <unordered_map>
 #include <vector>
 
+#include "check.h"
 #include "error.h"
 
 using namespace annidx;
+using namespace annidx_test;
 
 namespace {
-
-int passed = 0, failed = 0;
-
-void check(bool good, const char* what, int line) {
-  if (good) {
-    ++passed;
-  } else {
-    ++failed;
-    std::printf("line %d: %s\n", line, what);
-  }
-}
-#define CHECK(condition) check((condition), #condition, __LINE__)
-
-// The message of the Error that `call` throws with this code; "" when it does not.
-template <class Call>
-std::string error_of(ErrorCode code, const Call& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.code() == code ? error.what() : "";
-  }
-  return "";
-}
 
 struct Texts {
   std::string bytes;
@@ -365,6 +344,5 @@ int main() {
   test_against_model();
   test_damaged_sections();
   test_slot_sets();
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed != 0;
+  return report();
 }

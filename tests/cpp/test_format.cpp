@@ -1,18 +1,9 @@
-// Tests of src_c/format and src_c/file: images of many kinds are built, opened and verified; then
-// truncated, damaged byte by byte and planted with faults; files are mapped and replaced.
+// Tests of src_c/format: images of many kinds are built, opened and verified; then truncated, damaged
+// byte by byte and planted with faults.
 // Build: g++ -std=c++17 -g -O1 -fsanitize=address,undefined -ffp-contract=off -Isrc_c
-//   tests/cpp/test_file_format.cpp src_c/{file,format,format_verify,metric,kernels}.cpp
-//   src_c/simd/*.cpp
-// Run: ./test_file_format [FOLDER]; with a folder, the images are written there and kept.
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
+//   tests/cpp/test_format.cpp src_c/format*.cpp src_c/{file,metric,kernels}.cpp src_c/simd/*.cpp
+// Run: ./test_format [FOLDER]; with a folder, the images are written there and kept.
 #include <algorithm>
-#include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -24,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "error.h"
 #include "file.h"
 #include "format.h"
@@ -31,33 +23,9 @@
 
 using namespace annidx;
 using namespace annidx::format;
+using namespace annidx_test;
 
 namespace {
-
-int passed = 0, failed = 0;
-
-bool check(bool good, const std::string& what, int line) {
-  ++(good ? passed : failed);
-  if (!good) std::printf("line %d: %s\n", line, what.c_str());
-  return good;
-}
-#define CHECK(condition) check((condition), #condition, __LINE__)
-#define CHECK_IN(text, part) check_in((text), (part), __LINE__)
-
-void check_in(const std::string& text, const std::string& part, int line) {
-  check(text.find(part) != std::string::npos, "expected '" + part + "' in '" + text + "'", line);
-}
-
-// The message of the Error of this code that `call` throws; "" when it throws none or another.
-template <class Call>
-std::string error_of(ErrorCode code, const Call& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.code() == code ? error.what() : "";
-  }
-  return "";
-}
 
 // ---- images ----------------------------------------------------------------------------
 
@@ -805,251 +773,6 @@ void test_progress_covers_the_body() {
   CHECK(stopped);
 }
 
-// ---- tests of file ---------------------------------------------------------------------
-
-class Folder {
- public:
-  Folder() {
-    char name[] = "/tmp/annidx-test-XXXXXX";
-    path_ = ::mkdtemp(name);
-  }
-  ~Folder() {
-    for (const std::string& name : names()) ::unlink((path_ + "/" + name).c_str());
-    ::rmdir(path_.c_str());
-  }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-  std::vector<std::string> names() const {
-    std::vector<std::string> found;
-    DIR* folder = ::opendir(path_.c_str());
-    while (const dirent* entry = ::readdir(folder)) {
-      const std::string name = entry->d_name;
-      if (name != "." && name != "..") found.push_back(name);
-    }
-    ::closedir(folder);
-    std::sort(found.begin(), found.end());
-    return found;
-  }
-
- private:
-  std::string path_;
-};
-
-void write_file(const std::string& path, const std::string& text) {
-  AtomicFile file(path);
-  file.append(text.data(), text.size());
-  file.commit();
-}
-
-std::string read_file(const std::string& path) {
-  const MappedFile file(path);
-  std::string text;
-  for (std::uint64_t i = 0; i < file.bytes(); ++i) text += static_cast<char>(file.data()[i]);
-  return text;
-}
-
-// errno of the Error(io) that `call` throws; its path must be `path`. 0 when it throws none.
-template <class Call>
-int io_errno(const std::string& path, const Call& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    CHECK(error.code() == ErrorCode::io && error.path() == path);
-    CHECK_IN(error.what(), "'" + path + "'");
-    CHECK_IN(error.what(), "(errno " + std::to_string(error.os_errno()) + ")");
-    return error.os_errno();
-  }
-  return 0;
-}
-
-int open_descriptors() {
-  int count = 0;
-  for (int number = 0; number < 256; ++number) count += ::fcntl(number, F_GETFD) != -1;
-  return count;
-}
-
-void test_mapped_file() {
-  const Folder folder;
-  const std::string path = folder / "data";
-  const std::string text(200000, 'x');
-  write_file(path, text);
-  const int descriptors = open_descriptors();
-  MappedFile file(path);
-  CHECK(open_descriptors() == descriptors);
-  CHECK(file.bytes() == text.size() && file.path() == path && file.mutable_data() == nullptr);
-  CHECK(file.stamp() == stamp_of(path) && file.stamp().bytes == text.size());
-  file.advise_random();
-  file.warm();
-  CHECK(file.resident_bytes() == text.size());
-  file.release(5000, ~0ull);
-  file.release(~0ull, 1);
-  CHECK(file.data()[199999] == std::byte{'x'});
-  release_borrowed(file.data() + 1, file.bytes() - 1);
-  CHECK(file.data()[100000] == std::byte{'x'});
-  file.lock();
-
-  write_file(path, "new");
-  CHECK(!(file.stamp() == stamp_of(path)));
-  CHECK(file.data()[0] == std::byte{'x'});
-  CHECK(read_file(path) == "new");
-
-  write_file(folder / "empty", "");
-  MappedFile empty(folder / "empty");
-  CHECK(empty.bytes() == 0 && empty.data() == nullptr && empty.resident_bytes() == 0);
-  empty.warm();
-  empty.lock();
-  empty.advise_random();
-  empty.release(0, 10);
-}
-
-void test_what_cannot_be_mapped() {
-  const Folder folder;
-  const auto open = [](const std::string& path) { MappedFile file(path); };
-  const std::string missing = folder / "missing", pipe = folder / "pipe", dir = folder / "";
-  CHECK(io_errno(missing, [&] { open(missing); }) == ENOENT);
-  CHECK(io_errno(missing, [&] { stamp_of(missing); }) == ENOENT);
-  CHECK(io_errno(dir, [&] { open(dir); }) == EISDIR);
-  CHECK(::mkfifo(pipe.c_str(), 0600) == 0);
-  CHECK(io_errno(pipe, [&] { open(pipe); }) == ENODEV);
-  CHECK(io_errno("/dev/null", [&] { open("/dev/null"); }) == ENODEV);
-  CHECK_IN(error_of(ErrorCode::io, [&] { open(missing); }),
-           "cannot open '" + missing + "': No such file or directory (errno 2)");
-}
-
-void test_atomic_replacement() {
-  const Folder folder;
-  const std::string path = folder / "index";
-  write_file(path, "old");
-  {
-    AtomicFile file(path);
-    file.append("unfinished", 10);
-    const auto names = folder.names();
-    CHECK(names.size() == 2 && names[0].rfind(".index.", 0) == 0 &&
-          names[0].substr(names[0].size() - 4) == ".tmp");
-    CHECK(read_file(path) == "old");
-  }
-  CHECK(folder.names() == std::vector<std::string>{"index"} && read_file(path) == "old");
-  try {
-    AtomicFile file(path);
-    file.append("unfinished", 10);
-    throw std::bad_alloc();
-  } catch (const std::bad_alloc&) {
-  }
-  CHECK(folder.names() == std::vector<std::string>{"index"} && read_file(path) == "old");
-  {
-    AtomicFile one(path), two(path);
-    one.append("one", 3);
-    two.append("twotwo", 6);
-    two.write_at(1, "W", 1);
-    one.commit();
-    CHECK(read_file(path) == "one");
-    two.commit();
-  }
-  CHECK(folder.names() == std::vector<std::string>{"index"} && read_file(path) == "tWotwo");
-}
-
-void test_writable_mapping() {
-  const Folder folder;
-  const std::string path = folder / "index";
-  const int descriptors = open_descriptors();
-  {
-    AtomicFile file(path);
-    auto memory = file.map_writable(100000);
-    CHECK(memory->bytes() == 100000 && memory->mutable_data() == memory->data());
-    CHECK(memory->data()[99999] == std::byte{0});
-    memory->mutable_data()[70000] = std::byte{'a'};
-    memory->release(0, 100000);
-    CHECK(memory->data()[70000] == std::byte{'a'});
-    memory.reset();
-    file.write_at(100000, "tail", 4);
-    file.commit();
-  }
-  const std::string text = read_file(path);
-  CHECK(text.size() == 100004 && text[70000] == 'a' && text.substr(100000) == "tail");
-  AtomicFile none(path);
-  CHECK(none.map_writable(0)->data() == nullptr);
-  CHECK(open_descriptors() == descriptors + 1);
-}
-
-void test_permissions() {
-  const Folder folder;
-  const auto mode_with = [&](mode_t mask) {
-    const mode_t before = ::umask(mask);
-    write_file(folder / "index", "x");
-    ::umask(before);
-    struct stat status;
-    CHECK(::stat((folder / "index").c_str(), &status) == 0);
-    return status.st_mode & 0777;
-  };
-  CHECK(mode_with(022) == 0644);
-  CHECK(mode_with(077) == 0600);  // also when a file of other permissions is replaced
-  CHECK(mode_with(0) == 0666);
-}
-
-void test_links_and_odd_destinations() {
-  const Folder folder;
-  const auto save = [](const std::string& path) { write_file(path, "new"); };
-  write_file(folder / "target", "old");
-  CHECK(::symlink("target", (folder / "link").c_str()) == 0);
-  CHECK(::symlink((folder / "link").c_str(), (folder / "link2").c_str()) == 0);
-  CHECK(::symlink("absent", (folder / "dangling").c_str()) == 0);
-  CHECK(::symlink("loop", (folder / "loop").c_str()) == 0);
-  save(folder / "link2");
-  save(folder / "dangling");
-  struct stat status;
-  CHECK(::lstat((folder / "link").c_str(), &status) == 0 && S_ISLNK(status.st_mode));
-  CHECK(read_file(folder / "target") == "new" && read_file(folder / "absent") == "new");
-  const std::string loop = folder / "loop", dir = folder / "", pipe = folder / "pipe";
-  const std::string lost = folder / "no/such/index", null = "/dev/null";
-  CHECK(io_errno(loop, [&] { save(loop); }) == ELOOP);
-  CHECK(io_errno(dir, [&] { save(dir); }) == EISDIR);
-  CHECK(io_errno("/tmp", [&] { save("/tmp"); }) == EISDIR);
-  CHECK(io_errno("", [&] { save(""); }) == ENOENT);
-  CHECK(io_errno(lost, [&] { save(lost); }) == ENOENT);
-  CHECK(io_errno(null, [&] { save(null); }) == ENODEV);
-  CHECK(::mkfifo(pipe.c_str(), 0600) == 0);
-  CHECK(io_errno(pipe, [&] { save(pipe); }) == ENODEV);
-  std::string longest(255, 'n');
-  for (std::size_t i = 1; i + 1 < longest.size(); i += 2) longest.replace(i, 2, "\xc3\xa9");
-  save(folder / longest);
-  CHECK(read_file(folder / longest) == "new");
-}
-
-// A disk that is full, as far as this process can tell.
-void test_no_room() {
-  const Folder folder;
-  const std::string path = folder / "index";
-  write_file(path, "old");
-  struct rlimit before, limit;
-  CHECK(::getrlimit(RLIMIT_FSIZE, &before) == 0);
-  std::signal(SIGXFSZ, SIG_IGN);
-  limit = before;
-  limit.rlim_cur = 65536;
-  CHECK(::setrlimit(RLIMIT_FSIZE, &limit) == 0);
-  const std::vector<char> data(100000, 'x');
-  CHECK(io_errno(path, [&] {
-          AtomicFile file(path);
-          file.append(data.data(), 60000);
-          file.append(data.data(), 60000);
-        }) == EFBIG);
-  CHECK(io_errno(path, [&] {
-          AtomicFile file(path);
-          file.write_at(1000, data.data(), data.size());
-        }) == EFBIG);
-  CHECK(io_errno(path, [&] { AtomicFile(path).map_writable(1000000); }) == EFBIG);
-  CHECK(::setrlimit(RLIMIT_FSIZE, &before) == 0);
-  CHECK(folder.names() == std::vector<std::string>{"index"} && read_file(path) == "old");
-}
-
-void test_anonymous_memory() {
-  const auto memory = allocate_anonymous(1000000);
-  CHECK(memory->bytes() == 1000000 && memory->mutable_data() != nullptr);
-  memory->mutable_data()[5] = std::byte{1};
-  memory->release(0, 1000000);
-  CHECK(memory->data()[5] == std::byte{1} && memory->data()[999999] == std::byte{0});
-  CHECK(allocate_anonymous(0)->data() == nullptr);
-  CHECK(!error_of(ErrorCode::memory, [] { allocate_anonymous(std::uint64_t{1} << 62); }).empty());
-}
-
 void write_images(const std::string& folder) {
   for (const Case& c : kCases) {
     const Image image = make(c);
@@ -1077,14 +800,5 @@ int main(int argc, char** argv) {
   test_metadata();
   test_plan();
   test_progress_covers_the_body();
-  test_mapped_file();
-  test_what_cannot_be_mapped();
-  test_atomic_replacement();
-  test_writable_mapping();
-  test_permissions();
-  test_links_and_odd_destinations();
-  test_no_room();
-  test_anonymous_memory();
-  std::printf("%d passed, %d failed\n", passed, failed);
-  return failed == 0 ? 0 : 1;
+  return report();
 }
