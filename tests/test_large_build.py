@@ -8,13 +8,13 @@ file must be the one that a build in memory gives.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import RunPython
 
 pytestmark = pytest.mark.skipif(
     not os.path.exists("/proc/self/clear_refs"), reason="only Linux tells the peak of memory"
@@ -62,7 +62,7 @@ def write_vectors(path: Path, items: int, dim: int, dtype: Any) -> None:
 
 
 def peak_of_build(
-    run_python: RunPython, folder: Path, kind: tuple[str, str], name: str, limit: int
+    run_python: Callable[..., Any], folder: Path, kind: tuple[str, str], name: str, limit: int
 ) -> int:
     """Build in a new process and return its peak of memory."""
     arguments = [str(folder / "vectors.npy"), *kind, str(folder / name), str(limit)]
@@ -71,7 +71,9 @@ def peak_of_build(
     return int(done.stdout)
 
 
-def check_budget(run_python: RunPython, folder: Path, kind: tuple[str, str], limit: int) -> None:
+def check_budget(
+    run_python: Callable[..., Any], folder: Path, kind: tuple[str, str], limit: int
+) -> None:
     """Build with little memory and with much, and compare."""
     small = peak_of_build(run_python, folder, kind, "small.annidx", limit)
     large = peak_of_build(run_python, folder, kind, "large.annidx", 0)
@@ -81,7 +83,7 @@ def check_budget(run_python: RunPython, folder: Path, kind: tuple[str, str], lim
     assert (folder / "small.annidx").read_bytes() == (folder / "large.annidx").read_bytes()
 
 
-def test_memory_stays_in_its_budget(run_python: RunPython, tmp_path: Path) -> None:
+def test_memory_stays_in_its_budget(run_python: Callable[..., Any], tmp_path: Path) -> None:
     write_vectors(tmp_path / "vectors.npy", 400_000, 64, np.float32)
     check_budget(run_python, tmp_path, ("euclidean", "float32"), 192 * MIB)
 
@@ -98,7 +100,7 @@ def test_memory_stays_in_its_budget(run_python: RunPython, tmp_path: Path) -> No
     ids=["euclidean-float16", "angular-float32", "dot-int8", "manhattan-float16"],
 )
 def test_memory_stays_in_its_budget_at_a_million(
-    run_python: RunPython, tmp_path: Path, kind: tuple[str, str], given: Any
+    run_python: Callable[..., Any], tmp_path: Path, kind: tuple[str, str], given: Any
 ) -> None:
     write_vectors(tmp_path / "vectors.npy", 1_200_000, 96, given)
     check_budget(run_python, tmp_path, kind, 352 * MIB)
