@@ -30,7 +30,7 @@ def version() -> str:
 
 def sources() -> list[str]:
     """The binding and the whole core, relative to this folder as setuptools asks."""
-    core = [*(ROOT / "src_c").glob("*.cpp"), *(ROOT / "src_c" / "simd").glob("*.cpp")]
+    core = (ROOT / "src_c").glob("*/*.cpp")
     return ["annidx/_core.pyx", *sorted(path.relative_to(ROOT).as_posix() for path in core)]
 
 
@@ -84,7 +84,7 @@ extension = Extension(
     "annidx._core",
     sources(),
     depends=headers(),
-    include_dirs=[numpy.get_include()],
+    include_dirs=["src_c", numpy.get_include()],
     define_macros=[
         ("ANNIDX_VERSION", f'"{version()}"'),
         ("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION"),

@@ -10,7 +10,7 @@ from libc.math cimport isfinite
 from libc.string cimport memset
 
 
-cdef extern from "../src_c/ids.h" namespace "annidx" nogil:
+cdef extern from "rows/ids.h" namespace "annidx" nogil:
     cppclass IdCollector:
         void add_int64(const int64_t*, uint64_t) except +raise_py_error
         Row find_int64(int64_t)
@@ -18,7 +18,7 @@ cdef extern from "../src_c/ids.h" namespace "annidx" nogil:
         void write_int64(int64_t*)
 
 
-cdef extern from "../src_c/annoy_file.h" namespace "annidx" nogil:
+cdef extern from "annoy/annoy_file.h" namespace "annidx" nogil:
     enum class AnnoyMetric(uint32_t):
         angular
         euclidean

@@ -26,7 +26,7 @@ cdef extern from "<vector>" namespace "std" nogil:
         size_t size()
 
 
-cdef extern from "../src_c/error.h" namespace "annidx" nogil:
+cdef extern from "base/error.h" namespace "annidx" nogil:
     enum class ErrorCode(uint32_t):
         invalid_argument
         format
@@ -38,7 +38,7 @@ cdef extern from "../src_c/error.h" namespace "annidx" nogil:
         interrupted
 
 
-cdef extern from "../src_c/types.h" namespace "annidx" nogil:
+cdef extern from "base/types.h" namespace "annidx" nogil:
     ctypedef uint32_t Row
     ctypedef uint32_t Slot
     const Row kNoRow
@@ -71,12 +71,12 @@ cdef extern from "../src_c/types.h" namespace "annidx" nogil:
         text
 
 
-cdef extern from "../src_c/parallel.h" namespace "annidx" nogil:
+cdef extern from "base/parallel.h" namespace "annidx" nogil:
     cppclass Monitor:
         pass
 
 
-cdef extern from "../src_c/ids.h" namespace "annidx" nogil:
+cdef extern from "rows/ids.h" namespace "annidx" nogil:
     cppclass SlotSet:
         SlotSet(uint64_t) except +raise_py_error
         SlotSet(const SlotSet&) except +raise_py_error
@@ -90,7 +90,7 @@ cdef extern from "../src_c/ids.h" namespace "annidx" nogil:
         uint64_t count()
 
 
-cdef extern from "../src_c/index.h" namespace "annidx" nogil:
+cdef extern from "index/index.h" namespace "annidx" nogil:
     void prepare_thread()
 
     cppclass BuildOptions:

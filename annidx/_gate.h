@@ -9,7 +9,7 @@
 #include <memory>
 #include <thread>
 
-#include "../src_c/index.h"
+#include "index/index.h"
 
 namespace annidx_binding {
 

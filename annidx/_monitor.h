@@ -10,8 +10,8 @@
 #include <new>
 #include <string>
 
-#include "../src_c/error.h"
-#include "../src_c/parallel.h"
+#include "base/error.h"
+#include "base/parallel.h"
 
 namespace annidx_binding {
 
@@ -44,9 +44,9 @@ class PythonMonitor final : public annidx::Monitor {
     stop_if_raised();
     if (!progress_) return;
     HoldGil gil;
-    PyObject* result = PyObject_CallFunction(progress_, "sKK", stage,
-                                             static_cast<unsigned long long>(done),
-                                             static_cast<unsigned long long>(total));
+    PyObject* result =
+        PyObject_CallFunction(progress_, "sKK", stage, static_cast<unsigned long long>(done),
+                              static_cast<unsigned long long>(total));
     if (!result) raise();
     Py_DECREF(result);
   }

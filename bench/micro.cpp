@@ -15,10 +15,10 @@
 #include <string>
 #include <vector>
 
-#include "error.h"
-#include "index.h"
-#include "kernels.h"
-#include "tuning.h"
+#include "base/error.h"
+#include "base/tuning.h"
+#include "index/index.h"
+#include "kernels/kernels.h"
 
 namespace {
 
@@ -366,9 +366,8 @@ void time_rotation(const Kernels& level, const Memory& memory) {
   const std::vector<float> scales(kDim, 1.0f);
   std::vector<float> out(kDim);
   const auto* matrix = reinterpret_cast<const std::int8_t*>(memory.bytes);
-  const double ns = ns_per_call([&] {
-    level.rotate_i8(matrix, kDim, kDim, kDim, bytes, scales.data(), out.data());
-  });
+  const double ns = ns_per_call(
+      [&] { level.rotate_i8(matrix, kDim, kDim, kDim, bytes, scales.data(), out.data()); });
   print(level, "rotate_i8 128x128", "L1", "query", 1, kDim * kDim, ns);
 }
 
@@ -408,8 +407,7 @@ void time_panel_dot(const Kernels& level) {
   const std::vector<float> panel = random.floats(kDim * annidx::kPanelWidth);
   std::vector<float> out(kRows * annidx::kPanelWidth);
   const double ns = ns_per_call([&] {
-    level.panel_dot(rows.data(), kRows, kDim, panel.data(), kDim, out.data(),
-                    annidx::kPanelWidth);
+    level.panel_dot(rows.data(), kRows, kDim, panel.data(), kDim, out.data(), annidx::kPanelWidth);
   });
   print(level, "panel_dot 128", "L1", "product", kRows * annidx::kPanelWidth,
         kRows * kDim * sizeof(float), ns);

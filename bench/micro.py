@@ -93,7 +93,7 @@ def _answers(command: Sequence[Any], level: str | None = None) -> list[dict[str,
 
 # ---- kernels and their bounds -----------------------------------------------------------------
 
-# Vector instructions other than loads and stores for one unit of work, counted in src_c/simd.
+# Vector instructions other than loads and stores for one unit of work, counted in src_c/kernels.
 # avx512 means the variant with VNNI, VBMI and VPOPCNTDQ.
 INSTRUCTIONS = {
     "route_scores 128": {"avx2": 12.5, "avx512": 2.3},

@@ -50,7 +50,7 @@ compile_cpp() {
   compiler+=' -DANNIDX_VERSION="\"test\"" -Isrc_c'
   mkdir -p "$into/core"
   cd "$root"
-  printf '%s\n' src_c/*.cpp src_c/simd/*.cpp | xargs -P "$jobs" -I{} bash -c \
+  printf '%s\n' src_c/*/*.cpp | xargs -P "$jobs" -I{} bash -c \
     "$compiler -c {} -o $into/core/\$(basename {} .cpp).o"
   ar rcs "$into/core.a" "$into"/core/*.o
   printf '%s\n' tests/cpp/test_*.cpp | xargs -P "$jobs" -I{} bash -c \

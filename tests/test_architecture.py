@@ -17,50 +17,29 @@ CORE = ROOT / "src_c"
 PACKAGE = ROOT / "annidx"
 MAX_LINES = 900
 
-# The floors of the core, lowest first. A file may include its own floor and those below it.
-FLOORS: tuple[tuple[str, ...], ...] = (
-    ("error", "types", "tuning"),
-    ("parallel",),
-    ("file",),
-    ("kernels", "simd"),
-    ("metric",),
-    ("format",),
-    ("vectors", "ids"),
-    ("forest",),
-    ("codes",),
-    ("search",),
-    ("calibrate", "loaded"),
-    ("build",),
-    ("index",),
-)
-FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# The rooms of the core, from the ground up: each is a folder of src_c. A file may include its own
+# room and those below it.
+ROOMS = ("base", "os", "kernels", "rows", "format", "model", "search", "index")
+FLOOR_OF = {room: floor for floor, room in enumerate(ROOMS)}
 
-# annoy_file stands beside the floors: it reads another program's files and knows only these rooms.
-ANNOY_FILE_MAY_INCLUDE = {"annoy_file", "file", "kernels", "metric", "error", "types", "tuning"}
+# annoy stands beside the floors: it reads another program's files and knows only these rooms.
+ANNOY_MAY_INCLUDE = {"annoy", "base", "os", "kernels", "rows"}
 
 # Dependencies that the order of the floors would allow and the rooms do not.
 FORBIDDEN: set[tuple[str, str]] = {
-    ("kernels", "file"),
-    ("kernels", "parallel"),
-    ("simd", "file"),
-    ("simd", "parallel"),
-    ("format", "file"),
-    ("format", "parallel"),
-    ("forest", "file"),
-    ("codes", "forest"),
-    ("search", "format"),
-    ("search", "file"),
-    ("calibrate", "file"),
-    ("calibrate", "forest"),
+    ("kernels", "os"),
+    ("format", "os"),
+    ("model", "format"),
+    ("model", "os"),
 }
 
 INTRINSICS = ("immintrin.h", "arm_neon.h", "x86intrin.h", "emmintrin.h", "nmmintrin.h", "cpuid.h")
 INTRINSIC_CALLS = re.compile(r"\b_mm(?:256|512)?_\w+|__builtin_ia32\w*|\bv\w+q_[suf]\d+\b")
 SYSTEM_HEADERS = ("unistd.h", "fcntl.h", "windows.h", "dirent.h", "pthread.h")
 SYSTEM_MACROS = ("__linux__", "__APPLE__", "_WIN32", "__unix__", "__FreeBSD__", "_MSC_VER")
-# On ARM only the operating system tells what the CPU can do: simd/ may ask it that, and no more.
+# On ARM only the operating system tells what the CPU can do: kernels/ may ask it that, and no more.
 CPU_DETECTION = {"sys/auxv.h", "sys/sysctl.h"}
-CASTING_ROOMS = {"file", "format", "simd"}
+CASTING_ROOMS = {"os", "format", "kernels"}
 OUTPUT = re.compile(
     r"\b(?:v?f?printf|putchar|f?puts|perror|exit|_Exit|quick_exit|abort|terminate|assert)\s*\("
     r"|\bstd::(?:cout|cerr|clog)\b|\b(?:stdout|stderr)\b"
@@ -69,21 +48,15 @@ THREADS = re.compile(r"\bstd::(?:j?thread|async)\b(?!::)|\bpthread_create\b")
 
 
 def core_files() -> list[Path]:
-    """Every source of the core, also the ones that simd/ includes as text."""
+    """Every source of the core, also the ones that kernels/ includes as text."""
     return sorted(p for p in CORE.rglob("*") if p.suffix in {".h", ".cpp", ".inc"})
 
 
 def room_of(path: Path) -> str:
-    """Name the room of a core file: its folder simd, or its stem up to an underscore."""
-    if path.parent.name == "simd":
-        return "simd"
-    rooms = [*FLOOR_OF, "annoy_file"]
-    for room in sorted(rooms, key=len, reverse=True):
-        if path.stem == room or path.stem.startswith(room + "_"):
-            return room
-    raise AssertionError(
-        f"{path.relative_to(ROOT)} belongs to no room of tests/test_architecture.py"
-    )
+    """Name the room of a core file: its folder."""
+    room = path.parent.name
+    assert room in FLOOR_OF or room == "annoy", f"{path.relative_to(ROOT)} is in no known room"
+    return room
 
 
 def code_of(path: Path) -> str:
@@ -139,10 +112,10 @@ def test_includes_go_one_way(path: Path) -> None:
     for target in includes_of(path)[0]:
         other = room_of(target)
         step = f"{named(path)} includes {target.name}: room {room} must not know {other}"
-        if room == "annoy_file":
-            assert other in ANNOY_FILE_MAY_INCLUDE, step
+        if room == "annoy":
+            assert other in ANNOY_MAY_INCLUDE, step
         else:
-            assert other != "annoy_file", step
+            assert other != "annoy", step
             assert FLOOR_OF[other] <= FLOOR_OF[room], step
             assert (room, other) not in FORBIDDEN, step
 
@@ -165,29 +138,30 @@ def test_headers_have_no_cycle() -> None:
 
 @every_core_file
 def test_lowest_floor_includes_nothing_of_the_core(path: Path) -> None:
-    if room_of(path) in {"error", "types"}:
+    if path.stem in {"error", "types", "tuning"}:
         assert includes_of(path)[0] == []
 
 
 @every_core_file
 def test_levels_are_reached_through_kernels(path: Path) -> None:
-    if room_of(path) not in {"simd", "kernels"}:
-        assert all(room_of(target) != "simd" for target in includes_of(path)[0])
+    if room_of(path) != "kernels":
+        found = {target.name for target in includes_of(path)[0] if room_of(target) == "kernels"}
+        assert found <= {"kernels.h"}
 
 
 @every_core_file
-def test_intrinsics_stay_in_simd(path: Path) -> None:
-    if room_of(path) != "simd":
+def test_intrinsics_stay_in_kernels(path: Path) -> None:
+    if room_of(path) != "kernels":
         assert not set(INTRINSICS) & set(includes_of(path)[1])
         assert lines_with(INTRINSIC_CALLS, path) == []
 
 
 @every_core_file
-def test_operating_system_stays_in_file(path: Path) -> None:
-    if path.name == "file.cpp":
+def test_operating_system_stays_in_os(path: Path) -> None:
+    if room_of(path) == "os":
         return
     headers = {h for h in includes_of(path)[1] if h in SYSTEM_HEADERS or h.startswith("sys/")}
-    if room_of(path) == "simd" and CPU_DETECTION & headers:
+    if room_of(path) == "kernels" and CPU_DETECTION & headers:
         headers -= CPU_DETECTION
     else:
         names = re.compile(r"\b(?:" + "|".join(SYSTEM_MACROS) + r")\b")
@@ -209,7 +183,7 @@ def test_core_neither_prints_nor_exits(path: Path) -> None:
 
 @every_core_file
 def test_threads_are_made_in_parallel_only(path: Path) -> None:
-    if room_of(path) != "parallel":
+    if path.stem != "parallel":
         assert lines_with(THREADS, path) == []
 
 

@@ -53,7 +53,9 @@ class Breeder:
             return f"mutant {self.number} takes longer than {PATIENCE_S:.0f} s"
         finally:
             errors = self.process.communicate()[1].decode("utf-8", "replace")
-        return f"mutant {self.number} ended the process: {self.process.returncode}\n{errors[-2000:]}"
+        return (
+            f"mutant {self.number} ended the process: {self.process.returncode}\n{errors[-2000:]}"
+        )
 
     def _line(self) -> str | None:
         while b"\n" not in self._unread:
@@ -280,9 +282,7 @@ def test_texts_that_overlap_are_refused(tmp_path: Path) -> None:
 
 def test_a_set_of_another_index_with_the_same_identity_is_refused(tmp_path: Path) -> None:
     """A crafted file may copy the identity of another; its sets must not be read beyond their end."""
-    small, large = (
-        make_seeds.image_of("euclidean", "float32", count, 4) for count in (20, 2_000)
-    )
+    small, large = (make_seeds.image_of("euclidean", "float32", count, 4) for count in (20, 2_000))
     forged = bytearray(large)
     forged[images.IDENTITY : images.IDENTITY + 16] = small[images.IDENTITY : images.IDENTITY + 16]
     count = struct.unpack_from("<I", forged, 52)[0]

@@ -47,7 +47,9 @@ def publish(path: Path, generation: int) -> None:
 
 def one_generation(distances: np.ndarray) -> int:
     """Tell the generation of an answer; fails if there is more than one in it."""
-    assert distances.size and (distances == distances.flat[0]).all(), "an answer came from two files"
+    assert distances.size and (distances == distances.flat[0]).all(), (
+        "an answer came from two files"
+    )
     return int(distances.flat[0]) // DIM
 
 

@@ -144,7 +144,9 @@ def check_killed_saves(indexes: list[annidx.Index], path: Path, count: int) -> N
     reader = Reader(path)
     old, replaced = killed_saves(indexes, path, count)
     read = reader.end()
-    print(f"{count} saves killed: {old} before, {replaced} after the new file took over; {read} reads")
+    print(
+        f"{count} saves killed: {old} before, {replaced} after the new file took over; {read} reads"
+    )
     assert old + replaced == count
     assert old > 0 and replaced > 0 and read > 0, "all were killed at the same place"
 

@@ -116,7 +116,9 @@ class Worker:
             index.verify()
             self._ask(index)
             index.info()
-            few = annidx.IdSet(index, list(index.query(index.get_vectors([self._any_id(index)]))[0][0]))
+            few = annidx.IdSet(
+                index, list(index.query(index.get_vectors([self._any_id(index)]))[0][0])
+            )
             assert len(few & ~few) == 0
 
     def _any_id(self, index: annidx.Index) -> int | str:
@@ -220,7 +222,9 @@ def check_flat(samples: list[int]) -> None:
     """Memory is at its least between two jobs: compare that of the second and the last third."""
     third = len(samples) // 3
     before, after = min(samples[third : 2 * third]), min(samples[2 * third :])
-    print(f"resident: at least {before >> 20} MiB in the second third, {after >> 20} MiB in the last")
+    print(
+        f"resident: at least {before >> 20} MiB in the second third, {after >> 20} MiB in the last"
+    )
     assert after - before < SPARE_BYTES, "memory grows"
 
 

@@ -1,11 +1,11 @@
-// check.h owns the counting of checks in the C++ tests. A program of tests includes it once; checks are
-// made by one thread.
+// check.h owns the counting of checks in the C++ tests. A program of tests includes it once; checks
+// are made by one thread.
 #pragma once
 
 #include <cstdio>
 #include <string>
 
-#include "../../src_c/error.h"
+#include "base/error.h"
 
 namespace annidx_test {
 

@@ -1,10 +1,10 @@
-// Tests of src_c/annoy_file over small files that Annoy wrote (tests/golden/annoy): the same
+// Tests of src_c/annoy over small files that Annoy wrote (tests/golden/annoy): the same
 // answers; wrong parameters and damage are Error(format) or answers, never a crash or a hang.
 // Build: g++ -std=c++17 -g -ffp-contract=off -fsanitize=address,undefined -Isrc_c
-//   tests/cpp/test_annoy_file.cpp src_c/annoy_file.cpp src_c/file.cpp src_c/metric.cpp
-//   src_c/kernels.cpp src_c/simd/*.cpp   (run from the repository's folder)
+//   tests/cpp/test_annoy_file.cpp src_c/annoy/annoy_file.cpp src_c/os/file.cpp src_c/rows/metric.cpp
+//   src_c/kernels/*.cpp   (run from the repository's folder)
 // ANNIDX_EXHAUSTIVE=1 damages every third byte of each file instead of some hundred.
-#include "annoy_file.h"
+#include "annoy/annoy_file.h"
 
 #include <unistd.h>
 
@@ -19,8 +19,8 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "check.h"
-#include "error.h"
 
 using namespace annidx;
 using namespace annidx_test;
@@ -90,8 +90,8 @@ Golden read_golden(const std::string& name) {
   return golden;
 }
 
-const std::vector<std::string> kNames = {"angular", "euclidean", "manhattan", "dot",
-                                         "hamming", "holes",     "far_item",  "one_item",
+const std::vector<std::string> kNames = {"angular",  "euclidean", "manhattan", "dot",
+                                         "hamming",  "holes",     "far_item",  "one_item",
                                          "one_leaf", "no_items"};
 
 std::string bytes_of(const std::string& path) {
@@ -115,7 +115,8 @@ bool close_to(float a, float b) { return std::abs(a - b) <= 1e-5f * (1.0f + std:
 enum class Outcome { answered, refused };
 
 // Opens a file and asks it everything; any Error other than format is let through.
-Outcome ask_all(const std::string& path, const Golden& golden, std::uint32_t f, AnnoyMetric metric) {
+Outcome ask_all(const std::string& path, const Golden& golden, std::uint32_t f,
+                AnnoyMetric metric) {
   try {
     AnnoyFile file(path, f, metric, false);
     std::vector<float> vector(f, 0.5f);
@@ -152,7 +153,8 @@ void test_same_answers(const Golden& golden) {
     std::vector<std::uint32_t> ids;
     std::vector<float> distances;
     for (const Question& question : golden.questions) {
-      const std::uint64_t search_k = question.search_k < 0 ? 0 : static_cast<std::uint64_t>(question.search_k);
+      const std::uint64_t search_k =
+          question.search_k < 0 ? 0 : static_cast<std::uint64_t>(question.search_k);
       file.nearest(question.query.data(), question.n, search_k, &ids, &distances);
       CHECK_FOR(golden.name, ids == question.ids);
       bool same = distances.size() == question.distances.size();
@@ -181,7 +183,8 @@ void test_items(const Golden& golden) {
     bool found = false;
     for (std::size_t i = 0; i < ids.size(); ++i) {
       found = found || ids[i] == item;
-      CHECK_FOR(golden.name, close_to(static_cast<float>(file.distance(item, ids[i])), distances[i]));
+      CHECK_FOR(golden.name,
+                close_to(static_cast<float>(file.distance(item, ids[i])), distances[i]));
     }
     CHECK_FOR(golden.name, found);
   }
@@ -211,28 +214,34 @@ void test_not_a_number(const Golden& golden) {
 
 void test_wrong_parameters(const Golden& golden) {
   for (std::uint32_t f = 1; f < 200; ++f) {
-    const bool same_words = golden.metric == AnnoyMetric::hamming && (f + 63) / 64 == (golden.f + 63) / 64;
+    const bool same_words =
+        golden.metric == AnnoyMetric::hamming && (f + 63) / 64 == (golden.f + 63) / 64;
     if (f == golden.f || (same_words && f > golden.f)) continue;
-    CHECK_FOR(golden.name + " f=" + std::to_string(f), refused(golden.path(), golden, f, golden.metric));
+    CHECK_FOR(golden.name + " f=" + std::to_string(f),
+              refused(golden.path(), golden, f, golden.metric));
   }
   // Euclidean and manhattan files cannot be told apart. Dot and hamming files of some f look like
-  // those that Annoy's first versions wrote for angular, without norms. All others show, whatever f.
+  // those that Annoy's first versions wrote for angular, without norms. All others show, whatever
+  // f.
   const auto is_minkowski = [](AnnoyMetric metric) {
     return metric == AnnoyMetric::euclidean || metric == AnnoyMetric::manhattan;
   };
-  for (const AnnoyMetric metric : {AnnoyMetric::angular, AnnoyMetric::euclidean, AnnoyMetric::manhattan,
-                                   AnnoyMetric::dot, AnnoyMetric::hamming}) {
+  for (const AnnoyMetric metric :
+       {AnnoyMetric::angular, AnnoyMetric::euclidean, AnnoyMetric::manhattan, AnnoyMetric::dot,
+        AnnoyMetric::hamming}) {
     if (metric == golden.metric || (is_minkowski(metric) && is_minkowski(golden.metric))) continue;
     if (metric == AnnoyMetric::angular && !is_minkowski(golden.metric)) continue;
     for (std::uint32_t f = 1; f < 200; ++f) {
-      CHECK_FOR(golden.name + " other metric, f=" + std::to_string(f), refused(golden.path(), golden, f, metric));
+      CHECK_FOR(golden.name + " other metric, f=" + std::to_string(f),
+                refused(golden.path(), golden, f, metric));
     }
   }
 }
 
 void test_truncated(const Golden& golden, std::uint64_t node_bytes) {
   const std::string whole = bytes_of(golden.path());
-  for (std::size_t kept = 0; kept < whole.size(); kept += kept % node_bytes == 0 ? 1 : node_bytes - 1) {
+  for (std::size_t kept = 0; kept < whole.size();
+       kept += kept % node_bytes == 0 ? 1 : node_bytes - 1) {
     write_damaged(whole.substr(0, kept));
     CHECK_FOR(golden.name + " of " + std::to_string(kept) + " bytes",
               refused(damaged_path, golden, golden.f, golden.metric));
@@ -305,7 +314,8 @@ void test_circles() {
   for (std::uint32_t i = 0; i < items; ++i) put(i, 1, 0, 0);
   // Each of these splits has the same one below it twice: 2^40000 ways down.
   for (std::uint32_t i = 0; i < inner; ++i) {
-    put(items + i, static_cast<std::int32_t>(items - i), items + (i + 1) % inner, items + (i + 1) % inner);
+    put(items + i, static_cast<std::int32_t>(items - i), items + (i + 1) % inner,
+        items + (i + 1) % inner);
   }
   put(items + inner, static_cast<std::int32_t>(items), items, items);
   put(items + inner + 1, static_cast<std::int32_t>(items), items, items);

@@ -1,5 +1,6 @@
-// Tests of src_c/file: files are mapped, replaced in one step, refused with errno and path.
-// Build: g++ -std=c++17 -g -O1 -fsanitize=address,undefined -Isrc_c tests/cpp/test_file.cpp src_c/file.cpp
+// Tests of src_c/os/file: files are mapped, replaced in one step, refused with errno and path.
+// Build: g++ -std=c++17 -g -O1 -fsanitize=address,undefined -Isrc_c tests/cpp/test_file.cpp
+// src_c/os/file.cpp
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/resource.h>
@@ -16,9 +17,9 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "check.h"
-#include "error.h"
-#include "file.h"
+#include "os/file.h"
 
 using namespace annidx;
 using namespace annidx_test;

@@ -1,7 +1,7 @@
-// Tests of src_c/format: images of many kinds are built, opened and verified; then truncated, damaged
-// byte by byte and planted with faults.
-// Build: g++ -std=c++17 -g -O1 -fsanitize=address,undefined -ffp-contract=off -Isrc_c
-//   tests/cpp/test_format.cpp src_c/format*.cpp src_c/{file,metric,kernels}.cpp src_c/simd/*.cpp
+// Tests of src_c/format: images of many kinds are built, opened and verified; then truncated,
+// damaged byte by byte and planted with faults. Build: g++ -std=c++17 -g -O1
+// -fsanitize=address,undefined -ffp-contract=off -Isrc_c
+//   tests/cpp/test_format.cpp src_c/format/*.cpp src_c/{os/file,rows/metric}.cpp src_c/kernels/*.cpp
 // Run: ./test_format [FOLDER]; with a folder, the images are written there and kept.
 #include <algorithm>
 #include <cstdio>
@@ -15,11 +15,11 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "check.h"
-#include "error.h"
-#include "file.h"
-#include "format.h"
-#include "kernels.h"
+#include "format/format.h"
+#include "kernels/kernels.h"
+#include "os/file.h"
 
 using namespace annidx;
 using namespace annidx::format;
@@ -50,7 +50,9 @@ class Image {
     return *found;
   }
   template <class T>
-  T* array(Section kind) const { return mutable_array<T>(data(), kind); }
+  T* array(Section kind) const {
+    return mutable_array<T>(data(), kind);
+  }
   Params& params() const { return *array<Params>(Section::params); }
   View open() const { return open_view(data(), bytes(), "test"); }
   void repair_header() const {
@@ -80,16 +82,16 @@ struct Case {
 };
 
 const Case kCases[] = {
-    {"codes_full", Metric::euclidean, Dtype::float32, 13, 75, IdKind::text, ScanKind::codes, 2, true,
-     5, 13, 4},
-    {"codes_plain", Metric::angular, Dtype::float16, 8, 33, IdKind::int64, ScanKind::codes, 1, false,
-     8, 8, 8},
-    {"codes_bytes", Metric::euclidean, Dtype::uint8, 7, 40, IdKind::row, ScanKind::codes, 1, true, 7,
-     0, 4},
+    {"codes_full", Metric::euclidean, Dtype::float32, 13, 75, IdKind::text, ScanKind::codes, 2,
+     true, 5, 13, 4},
+    {"codes_plain", Metric::angular, Dtype::float16, 8, 33, IdKind::int64, ScanKind::codes, 1,
+     false, 8, 8, 8},
+    {"codes_bytes", Metric::euclidean, Dtype::uint8, 7, 40, IdKind::row, ScanKind::codes, 1, true,
+     7, 0, 4},
     {"codes_dot", Metric::dot, Dtype::int8, 12, 20, IdKind::row, ScanKind::codes, 3, false, 6, 0,
      4},
-    {"sketch", Metric::manhattan, Dtype::float32, 9, 30, IdKind::int64, ScanKind::byte_rows, 2, true,
-     0, 9, 0},
+    {"sketch", Metric::manhattan, Dtype::float32, 9, 30, IdKind::int64, ScanKind::byte_rows, 2,
+     true, 0, 9, 0},
     {"bytes_l1", Metric::manhattan, Dtype::uint8, 5, 21, IdKind::row, ScanKind::byte_rows, 1, false,
      0, 0, 0},
     {"bits", Metric::hamming, Dtype::bits, 13, 50, IdKind::text, ScanKind::bits, 2, false, 0, 0, 0},
@@ -98,8 +100,8 @@ const Case kCases[] = {
     {"one", Metric::cosine, Dtype::int8, 1, 1, IdKind::text, ScanKind::vectors, 1, false, 0, 0, 0},
     {"empty", Metric::euclidean, Dtype::float32, 2, 0, IdKind::row, ScanKind::vectors, 1, false, 0,
      0, 0},
-    {"codes_lean", Metric::angular, Dtype::float32, 9, 40, IdKind::row, ScanKind::codes, 2, false, 9, 0,
-     4},
+    {"codes_lean", Metric::angular, Dtype::float32, 9, 40, IdKind::row, ScanKind::codes, 2, false,
+     9, 0, 4},
 };
 
 // Leaves of a tree as entries; a padding entry has no points. With groups, a group is a block of 16
@@ -243,9 +245,8 @@ void fill_trees(const Image& image, const Case& c, const Plan& plan, std::mt1993
 
 void set_code(const Image& image, std::uint64_t block, std::uint32_t code, std::uint32_t point,
               unsigned value) {
-  std::uint8_t& byte =
-      image.array<std::uint8_t>(Section::codes)[(block * image.params().code_count + code) * 16 +
-                                                point % 16];
+  std::uint8_t& byte = image.array<std::uint8_t>(
+      Section::codes)[(block * image.params().code_count + code) * 16 + point % 16];
   byte = point < 16 ? static_cast<std::uint8_t>((byte & 0xF0) | value)
                     : static_cast<std::uint8_t>((byte & 0x0F) | value << 4);
 }
@@ -296,8 +297,8 @@ void fill(const Image& image, const Case& c, const Plan& plan, std::mt19937& ran
   fill_codes(image, c, plan, random);
   fill_bytes(image, Section::byte_rows, random);
   for (std::uint32_t i = 0; i < image.params().curve_points; ++i) {
-    image.array<CurvePoint>(Section::curve)[i] = {i < 2 ? 1u : 10u, 0.5f + 0.25f * (i % 2), 10 * i,
-                                                  5, 3, 0};
+    image.array<CurvePoint>(Section::curve)[i] = {
+        i < 2 ? 1u : 10u, 0.5f + 0.25f * (i % 2), 10 * i, 5, 3, 0};
   }
 }
 
@@ -376,7 +377,8 @@ void test_every_head_byte(const Case& c) {
 
 void test_every_body_byte(const Case& c) {
   const Image image = make(c);
-  const std::uint64_t body = sizeof(FileHeader) + image.header().section_count * sizeof(SectionEntry);
+  const std::uint64_t body =
+      sizeof(FileHeader) + image.header().section_count * sizeof(SectionEntry);
   std::uint64_t refused = 0, tried = 0;
   const Image bad(image);
   for (std::uint64_t at = body; at < image.bytes(); ++at, ++tried) {
@@ -413,7 +415,8 @@ void test_message_families() {
   CHECK_IN(open_error(Image(0)), "test is not an annidx file: it is empty");
   const Image text(image);
   std::memcpy(text.data(), "PK\x03\x04hello", 9);
-  CHECK_IN(open_error(text), "is not an annidx file: starts with 50 4b 03 04 68 65 6c 6c, expected 89");
+  CHECK_IN(open_error(text),
+           "is not an annidx file: starts with 50 4b 03 04 68 65 6c 6c, expected 89");
   CHECK_IN(open_error(Image(image.data(), 5)), "is damaged: it is cut short");
   CHECK_IN(open_error(Image(image.data(), image.bytes() - 1)),
            "expected " + std::to_string(image.bytes()) + " bytes, found " +
@@ -421,17 +424,18 @@ void test_message_families() {
 
   const Image newer(image);
   newer.header().version = 7;
-  CHECK_IN(open_error(newer), "was written in format version 7 by annidx 0.1.0-test; this annidx "
-                              "reads version 1; upgrade annidx");
+  CHECK_IN(open_error(newer),
+           "was written in format version 7 by annidx 0.1.0-test; this annidx "
+           "reads version 1; upgrade annidx");
   const Image swapped(image);
   swapped.header().endian_mark = 0x04030201;
   CHECK_IN(open_error(swapped), "big-endian");
 
   const Image body(image);
   body.array<std::uint8_t>(Section::leaf_ranges)[3] ^= 1;
-  CHECK_IN(verify_error(body),
-           "test is damaged: section 'leaf_ranges' at offset " +
-               std::to_string(image.entry(Section::leaf_ranges).offset) + ": expected checksum");
+  CHECK_IN(verify_error(body), "test is damaged: section 'leaf_ranges' at offset " +
+                                   std::to_string(image.entry(Section::leaf_ranges).offset) +
+                                   ": expected checksum");
 }
 
 struct Fault {
@@ -452,11 +456,11 @@ std::function<void(const Image&)> copy(Section kind, std::uint64_t to, std::uint
   return [=](const Image& image) { image.array<T>(kind)[to] = image.array<T>(kind)[from]; };
 }
 
-std::function<void(const Image&)> param(std::uint32_t Params::*field, std::uint32_t value) {
+std::function<void(const Image&)> param(std::uint32_t Params::* field, std::uint32_t value) {
   return [=](const Image& image) { image.params().*field = value; };
 }
 
-std::function<void(const Image&)> field(std::uint32_t FileHeader::*member, std::uint32_t value) {
+std::function<void(const Image&)> field(std::uint32_t FileHeader::* member, std::uint32_t value) {
   return [=](const Image& image) { image.header().*member = value; };
 }
 
@@ -511,7 +515,8 @@ std::vector<Fault> planted_faults() {
       {"bits with byte rows", 6, param(&Params::byte_row_bytes, 13), "'byte_row_bytes'"},
       {"given floats", 0, param(&Params::given_bytes, 1), "'given_bytes'"},
       {"given twice", 2, param(&Params::given_bytes, 2), "'given_bytes'"},
-      {"params reserved", 0, [](const Image& i) { *(std::end(i.params().reserved) - 1) = 1; }, "'reserved'"},
+      {"params reserved", 0, [](const Image& i) { *(std::end(i.params().reserved) - 1) = 1; },
+       "'reserved'"},
       {"value scale", 0, [](const Image& i) { i.params().value_scale = kNan; }, "'value_scale'"},
       {"work scale", 0, [](const Image& i) { i.params().work_scale = 0.75f; }, "'work_scale'"},
       {"no work scale", 0, [](const Image& i) { i.params().work_scale = 0.0f; }, "'work_scale'"},
@@ -552,22 +557,23 @@ std::vector<Fault> planted_faults() {
       {"UTF-8 overlong", 0,
        [](const Image& i) { std::memcpy(i.array<u8>(Section::id_text), "\xc0\xaf", 2); }, "UTF-8"},
       // Trees.
-      {"tree start", 0, [](const Image& i) { i.array<Tree>(Section::trees)[1].first_leaf_entry = 0; },
-       "'trees'"},
+      {"tree start", 0,
+       [](const Image& i) { i.array<Tree>(Section::trees)[1].first_leaf_entry = 0; }, "'trees'"},
       {"tree without end", 0,
        [](const Image& i) { i.array<Tree>(Section::trees)[1].leaf_entry_count = 0xFFFFFFF0; },
        "'trees'"},
       {"tree groups", 0,
        [](const Image& i) { i.array<Tree>(Section::trees)[0].group_entry_count = 48; }, "'trees'"},
-      {"tree empty", 7, [](const Image& i) { i.array<Tree>(Section::trees)[0].leaf_entry_count = 0; },
-       "'trees'"},
-      {"leaves overlap", 0, [](const Image& i) { --i.array<LeafRange>(Section::leaf_ranges)[1].first; },
+      {"tree empty", 7,
+       [](const Image& i) { i.array<Tree>(Section::trees)[0].leaf_entry_count = 0; }, "'trees'"},
+      {"leaves overlap", 0,
+       [](const Image& i) { --i.array<LeafRange>(Section::leaf_ranges)[1].first; },
        "'leaf_ranges'"},
       {"leaf too large", 0,
        [](const Image& i) { i.array<LeafRange>(Section::leaf_ranges)[0].count = 0xFFFFFFFF; },
        "'leaf_ranges'"},
-      {"leaf shorter", 7, [](const Image& i) { --i.array<LeafRange>(Section::leaf_ranges)[0].count; },
-       "expected"},
+      {"leaf shorter", 7,
+       [](const Image& i) { --i.array<LeafRange>(Section::leaf_ranges)[0].count; }, "expected"},
       {"leaf block", 0,
        [](const Image& i) { ++i.array<LeafRange>(Section::leaf_ranges)[1].first_block; },
        "'leaf_ranges'"},
@@ -597,9 +603,10 @@ std::vector<Fault> planted_faults() {
       {"row scalar", 0, set(Section::row_scalars, 3, kNan), "'row_scalars'"},
       {"rotation order", 0, copy<u32>(Section::rotation_order, 1, 0), "'rotation_order'"},
       {"rotation padding", 0, set<u8>(Section::rotation, 13 * 5 - 1, 1), "'rotation'"},
-      {"code padding", 0,
-       [](const Image& i) { set_code(i, i.params().block_count - 1, 0, 31, 1); }, "'codes'"},
-      {"curve k", 0, [](const Image& i) { i.array<CurvePoint>(Section::curve)[0].k = 0; }, "'curve'"},
+      {"code padding", 0, [](const Image& i) { set_code(i, i.params().block_count - 1, 0, 31, 1); },
+       "'codes'"},
+      {"curve k", 0, [](const Image& i) { i.array<CurvePoint>(Section::curve)[0].k = 0; },
+       "'curve'"},
       {"curve k backwards", 0, [](const Image& i) { i.array<CurvePoint>(Section::curve)[3].k = 2; },
        "k ascending"},
       {"curve recall", 0,
@@ -626,9 +633,9 @@ void test_planted_faults() {
     fault.plant(bad);
     seal_image(bad.data());
     const std::string message = verify_error(bad);
-    check(message.find(fault.message) != std::string::npos &&
-              message.find("test is damaged: ") == 0,
-          std::string(fault.what) + ": got '" + message + "'", __LINE__);
+    check(
+        message.find(fault.message) != std::string::npos && message.find("test is damaged: ") == 0,
+        std::string(fault.what) + ": got '" + message + "'", __LINE__);
   }
 }
 
@@ -680,7 +687,8 @@ Image with_unknown_section(const Image& image, std::uint32_t flags) {
   std::memcpy(grown.data(), image.data(), table_end);
   std::memcpy(grown.data() + body, image.data() + old_body, image.bytes() - old_body);
   FileHeader& header = grown.header();
-  for (std::uint32_t i = 0; i < header.section_count; ++i) grown.table()[i].offset += body - old_body;
+  for (std::uint32_t i = 0; i < header.section_count; ++i)
+    grown.table()[i].offset += body - old_body;
   grown.table()[header.section_count++] = {99, flags, at, 10, 5, 0, 0};
   header.file_bytes = grown.bytes();
   seal_image(grown.data());
@@ -722,8 +730,7 @@ void test_metadata() {
     CHECK_IN(open_error(with_unknown_section(image, kRequired)), "needs section kind 99");
   }
   const Image image = make(kCases[0]);
-  CHECK_IN(error_of(ErrorCode::invalid_argument,
-                    [&] { head_with_metadata(image.open(), "\xff"); }),
+  CHECK_IN(error_of(ErrorCode::invalid_argument, [&] { head_with_metadata(image.open(), "\xff"); }),
            "UTF-8");
 }
 
@@ -742,8 +749,7 @@ void test_plan() {
   params.leaf_entries = 0xF0000000;
   CHECK(refused(Metric::cosine, Dtype::float32, 3, kMaxItems).empty());  // 2^50 bytes: they fit
   params.tree_count = 1;
-  const auto sections =
-      plan_sections(Metric::cosine, Dtype::float32, 3, kMaxItems, params, 0);
+  const auto sections = plan_sections(Metric::cosine, Dtype::float32, 3, kMaxItems, params, 0);
   CHECK(image_bytes(sections) > std::uint64_t{kMaxItems} * 20);
   auto huge = sections;
   huge[1].bytes = ~0ull - 100;
@@ -757,7 +763,8 @@ void test_plan() {
 void test_progress_covers_the_body() {
   const Image image = make(kCases[0]);
   std::uint64_t told = 0, expected = 0;
-  for (std::uint32_t i = 0; i < image.header().section_count; ++i) expected += image.table()[i].bytes;
+  for (std::uint32_t i = 0; i < image.header().section_count; ++i)
+    expected += image.table()[i].bytes;
   const Progress count = [&](std::uint64_t, std::uint64_t bytes) { told += bytes; };
   verify_deep(image.open(), "test", count);
   CHECK(told == expected);

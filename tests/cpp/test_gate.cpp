@@ -1,6 +1,6 @@
-// Tests of annidx/_gate.h: who may be inside an index at one time, closing, and the child of a fork.
-// Build: g++ -std=c++17 -g -fsanitize=thread -pthread -DANNIDX_VERSION=\"t\"
-//   tests/cpp/test_gate.cpp src_c/*.cpp src_c/simd/*.cpp   (or -fsanitize=address,undefined)
+// Tests of annidx/_gate.h: who may be inside an index at one time, closing, and the child of a
+// fork. Build: g++ -std=c++17 -g -fsanitize=thread -pthread -DANNIDX_VERSION=\"t\"
+//   tests/cpp/test_gate.cpp src_c/*/*.cpp   (or -fsanitize=address,undefined)
 #include "../../annidx/_gate.h"
 
 #include <sys/wait.h>

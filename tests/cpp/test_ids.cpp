@@ -1,6 +1,7 @@
-// Tests of src_c/ids: ids to rows and back, all-or-nothing adds, damaged sections, sets of slots.
-// Build: g++ -std=c++17 -g -fsanitize=address,undefined -Isrc_c tests/cpp/test_ids.cpp src_c/ids.cpp
-#include "ids.h"
+// Tests of src_c/rows/ids: ids to rows and back, all-or-nothing adds, damaged sections, sets of slots.
+// Build: g++ -std=c++17 -g -fsanitize=address,undefined -Isrc_c tests/cpp/test_ids.cpp
+// src_c/rows/ids.cpp
+#include "rows/ids.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -11,8 +12,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/error.h"
 #include "check.h"
-#include "error.h"
 
 using namespace annidx;
 using namespace annidx_test;
@@ -28,7 +29,9 @@ struct Texts {
       offsets.push_back(bytes.size());
     }
   }
-  void add_to(IdCollector* ids) const { ids->add_text(bytes.data(), offsets.data(), offsets.size() - 1); }
+  void add_to(IdCollector* ids) const {
+    ids->add_text(bytes.data(), offsets.data(), offsets.size() - 1);
+  }
 };
 
 // The sections that a collector writes, and the view over them.
@@ -100,8 +103,9 @@ void test_int64() {
 
 void test_text() {
   IdCollector ids;
-  const std::vector<std::string> given{"b", "", "a", std::string("a\0b", 3), "\xC3\xA9t\xC3\xA9",
-                                       "abcdefgh", "abcdefghi", "abcdefg", "abcdefgh2"};
+  const std::vector<std::string> given{
+      "b",         "",        "a",        std::string("a\0b", 3), "\xC3\xA9t\xC3\xA9", "abcdefgh",
+      "abcdefghi", "abcdefg", "abcdefgh2"};
   Texts(given).add_to(&ids);
   CHECK(ids.size() == given.size() && ids.kind() == IdKind::text);
   Sections sections(ids);
@@ -163,7 +167,8 @@ void test_kinds_do_not_mix() {
   numbers.add_int64(&one, 1);
   const std::string message =
       error_of(ErrorCode::invalid_argument, [&] { Texts({"a"}).add_to(&numbers); });
-  CHECK(message.find("int64 ids") != std::string::npos && message.find("str ids") != std::string::npos);
+  CHECK(message.find("int64 ids") != std::string::npos &&
+        message.find("str ids") != std::string::npos);
   CHECK(!error_of(ErrorCode::invalid_argument, [&] { numbers.add_implicit(1); }).empty());
   numbers.add_implicit(0);
   CHECK(numbers.size() == 1);
@@ -226,9 +231,13 @@ void compare_with_model(const Make& make, const Add& add, const Find& find, std:
 
 struct Find {
   template <class Ids>
-  Row operator()(const Ids& ids, std::int64_t id) const { return ids.find_int64(id); }
+  Row operator()(const Ids& ids, std::int64_t id) const {
+    return ids.find_int64(id);
+  }
   template <class Ids>
-  Row operator()(const Ids& ids, const std::string& id) const { return ids.find_text(id); }
+  Row operator()(const Ids& ids, const std::string& id) const {
+    return ids.find_text(id);
+  }
 };
 
 void test_against_model() {
@@ -299,7 +308,8 @@ void test_slot_sets() {
         for (std::uint64_t length = 0; first + length <= n; length += 13) {
           const auto begin = expected.begin() + static_cast<std::ptrdiff_t>(first);
           if (got.count_range(first, length) !=
-              static_cast<std::uint64_t>(std::count(begin, begin + static_cast<std::ptrdiff_t>(length), true))) {
+              static_cast<std::uint64_t>(
+                  std::count(begin, begin + static_cast<std::ptrdiff_t>(length), true))) {
             return false;
           }
         }

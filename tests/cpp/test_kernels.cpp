@@ -1,9 +1,9 @@
 // test_kernels.cpp owns the proof that every kernel table this CPU can run keeps the contract
-// of src_c/kernels.h: results equal, bit for bit, to the naive code below (and so to each other),
+// of src_c/kernels/kernels.h: results equal, bit for bit, to the naive code below (and so to each other),
 // no operand is read or written past its end, and the dispatcher picks what it says.
 //
 // Build and run, from the repository's root (the second build adds the sanitizers):
-//   SOURCES="tests/cpp/test_kernels.cpp src_c/kernels.cpp src_c/simd/*.cpp"
+//   SOURCES="tests/cpp/test_kernels.cpp src_c/kernels/*.cpp"
 //   FLAGS="-std=c++17 -ffp-contract=off -Wall -Wextra -Werror"
 //   g++ $FLAGS -O3 $SOURCES -o /tmp/test_kernels && /tmp/test_kernels
 //   SANITIZE="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
@@ -26,8 +26,8 @@
 #include <string>
 #include <vector>
 
-#include "../../src_c/kernels.h"
-#include "../../src_c/simd/levels.h"
+#include "kernels/kernels.h"
+#include "kernels/levels.h"
 
 using namespace annidx;
 
@@ -176,8 +176,8 @@ void fill_plane(Buffer<std::int8_t>& b, bool extreme) {
   }
 }
 
-const std::size_t kDims[] = {0, 1, 2, 3, 5, 7, 8, 9, 13, 15, 16, 17, 31, 32, 33, 63, 64, 65,
-                             100, 127, 128, 129, 200, 1000, 4097};
+const std::size_t kDims[] = {0,  1,  2,  3,  5,  7,   8,   9,   13,  15,  16,   17,  31,
+                             32, 33, 63, 64, 65, 100, 127, 128, 129, 200, 1000, 4097};
 
 // ---- naive half precision ---------------------------------------------------------------------
 
@@ -189,8 +189,8 @@ float naive_half_to_float(std::uint16_t h) {
     const std::uint32_t payload = static_cast<std::uint32_t>(mantissa) << 13;
     return float_from(sign | 0x7F800000u | payload | (mantissa != 0 ? 0x400000u : 0u));
   }
-  const double magnitude = exponent == 0 ? std::ldexp(mantissa, -24)
-                                         : std::ldexp(1024 + mantissa, exponent - 25);
+  const double magnitude =
+      exponent == 0 ? std::ldexp(mantissa, -24) : std::ldexp(1024 + mantissa, exponent - 25);
   return float_from(sign | bits_from(static_cast<float>(magnitude)));
 }
 
@@ -616,17 +616,15 @@ void test_sort_scores(const Kernels& k) {
 class Eligible {
  public:
   Eligible(std::size_t first, std::size_t points, int kind)
-      : first_word_(first / 64),
-        words_((first + points + 63) / 64 - first / 64),
-        all_(kind == 0) {
+      : first_word_(first / 64), words_((first + points + 63) / 64 - first / 64), all_(kind == 0) {
     for (std::uint64_t& word : words_) {
       word = kind == 1 ? random64() : (kind == 2 ? 0 : random64() & random64() & random64());
     }
   }
   const std::uint64_t* pointer() const {
     if (all_) return nullptr;
-    return reinterpret_cast<const std::uint64_t*>(
-        reinterpret_cast<std::uintptr_t>(words_.data()) - first_word_ * sizeof(std::uint64_t));
+    return reinterpret_cast<const std::uint64_t*>(reinterpret_cast<std::uintptr_t>(words_.data()) -
+                                                  first_word_ * sizeof(std::uint64_t));
   }
   bool has(std::size_t slot) const {
     return all_ || ((words_[slot / 64 - first_word_] >> (slot % 64)) & 1) != 0;

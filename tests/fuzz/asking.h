@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "error.h"
+#include "base/error.h"
 
 namespace fuzz {
 
@@ -18,8 +18,7 @@ inline void require(bool holds, const char* what) {
 // Runs one question and returns whether it was answered. An error with another code than this one
 // is a broken promise.
 template <class Question>
-bool answers(const Question& question,
-             annidx::ErrorCode excuse = annidx::ErrorCode::format) {
+bool answers(const Question& question, annidx::ErrorCode excuse = annidx::ErrorCode::format) {
   try {
     question();
     return true;

@@ -3,7 +3,7 @@
 #include <memory>
 #include <vector>
 
-#include "annoy_file.h"
+#include "annoy/annoy_file.h"
 #include "asking.h"
 #include "memory_file.h"
 

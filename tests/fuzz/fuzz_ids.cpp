@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "asking.h"
-#include "ids.h"
+#include "rows/ids.h"
 
 using namespace annidx;
 using fuzz::require;

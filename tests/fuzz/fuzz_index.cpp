@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "asking.h"
-#include "format.h"
-#include "ids.h"
-#include "index.h"
+#include "format/format.h"
+#include "index/index.h"
 #include "memory_file.h"
+#include "rows/ids.h"
 
 using namespace annidx;
 using fuzz::answers;

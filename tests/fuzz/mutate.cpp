@@ -9,8 +9,8 @@
 #include <random>
 #include <vector>
 
-#include "error.h"
-#include "format.h"
+#include "base/error.h"
+#include "format/format.h"
 
 using namespace annidx;
 using format::FileHeader;
@@ -18,8 +18,7 @@ using format::Params;
 using format::Section;
 using format::SectionEntry;
 
-extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size,
-                                        std::size_t max_size);
+extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
 
 namespace {
 
@@ -32,7 +31,9 @@ std::uint64_t below(Random& random, std::uint64_t limit) {
 
 bool one_in(Random& random, unsigned times) { return random() % times == 0; }
 
-std::byte* as_bytes(std::uint8_t* data) { return static_cast<std::byte*>(static_cast<void*>(data)); }
+std::byte* as_bytes(std::uint8_t* data) {
+  return static_cast<std::byte*>(static_cast<void*>(data));
+}
 
 // ---- the parts of a file ---------------------------------------------------------------------
 
@@ -77,9 +78,9 @@ struct Parts {
   // where they are too few). Empty when there is no such file, or none of `max_size`.
   Bytes together(std::size_t max_size) const {
     try {
-      auto plan = format::plan_sections(
-          static_cast<Metric>(header.metric), static_cast<Dtype>(header.dtype), header.dim,
-          header.item_count, params, size_of(Section::id_text));
+      auto plan = format::plan_sections(static_cast<Metric>(header.metric),
+                                        static_cast<Dtype>(header.dtype), header.dim,
+                                        header.item_count, params, size_of(Section::id_text));
       plan.back().bytes = size_of(Section::metadata);
       const std::uint64_t bytes = format::image_bytes(plan);
       if (bytes > max_size) return {};
@@ -114,11 +115,37 @@ struct Parts {
 
 // Numbers at the edges of what counts, indexes and floats can be.
 std::uint64_t edge_value(Random& random, std::uint64_t items) {
-  const std::uint64_t values[] = {0, 1, 2, 15, 16, 17, 31, 32, 64, 255, 256, 65535, items,
-                                  items + 1, items - 1, items / 2, 0x7FFFFFFF, 0x80000000,
-                                  0xFFFFFFFE, 0xFFFFFFFF, 0x7F800000, 0xFF800000, 0x7FC00000,
-                                  0x7F7FFFFF, 0xFF7FFFFF, 0x00000001, 0x00800000, 0x3F800000,
-                                  0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFFFFFFFFFFFF};
+  const std::uint64_t values[] = {0,
+                                  1,
+                                  2,
+                                  15,
+                                  16,
+                                  17,
+                                  31,
+                                  32,
+                                  64,
+                                  255,
+                                  256,
+                                  65535,
+                                  items,
+                                  items + 1,
+                                  items - 1,
+                                  items / 2,
+                                  0x7FFFFFFF,
+                                  0x80000000,
+                                  0xFFFFFFFE,
+                                  0xFFFFFFFF,
+                                  0x7F800000,
+                                  0xFF800000,
+                                  0x7FC00000,
+                                  0x7F7FFFFF,
+                                  0xFF7FFFFF,
+                                  0x00000001,
+                                  0x00800000,
+                                  0x3F800000,
+                                  0x7FFFFFFFFFFFFFFF,
+                                  0x8000000000000000,
+                                  0xFFFFFFFFFFFFFFFF};
   return values[below(random, std::size(values))];
 }
 
@@ -126,8 +153,8 @@ std::uint64_t edge_value(Random& random, std::uint64_t items) {
 void change_numbers(Bytes* section, std::uint64_t items, Random& random) {
   if (section->empty()) return;
   for (std::uint64_t i = 0; i <= below(random, 4); ++i) {
-    const std::size_t width = std::min<std::size_t>(std::size_t{1} << below(random, 4),
-                                                    section->size());
+    const std::size_t width =
+        std::min<std::size_t>(std::size_t{1} << below(random, 4), section->size());
     const std::size_t at = below(random, section->size() / width) * width;
     std::uint64_t value = 0;
     std::memcpy(&value, section->data() + at, width);
@@ -136,8 +163,8 @@ void change_numbers(Bytes* section, std::uint64_t items, Random& random) {
       case 1: value += below(random, 33) - 16; break;
       case 2: value ^= std::uint64_t{1} << below(random, 8 * width); break;
       default:
-        std::memcpy(&value,
-                    section->data() + below(random, section->size() / width) * width, width);
+        std::memcpy(&value, section->data() + below(random, section->size() / width) * width,
+                    width);
     }
     std::memcpy(section->data() + at, &value, width);
   }
@@ -169,17 +196,13 @@ Bytes* any_section(Parts* parts, Random& random) {
 void change_shape(Parts* parts, Random& random) {
   Params& params = parts->params;
   const std::uint64_t items = parts->header.item_count;
-  std::uint32_t* fields[] = {&params.id_kind,     &params.scan_kind,      &params.tree_count,
-                             &params.leaf_entries, &params.group_entries, &params.block_count,
-                             &params.code_count,  &params.rotation_block, &params.curve_points,
+  std::uint32_t* fields[] = {&params.id_kind,       &params.scan_kind,      &params.tree_count,
+                             &params.leaf_entries,  &params.group_entries,  &params.block_count,
+                             &params.code_count,    &params.rotation_block, &params.curve_points,
                              &parts->header.metric, &parts->header.dtype};
   switch (below(random, 4)) {
-    case 0:
-      parts->header.item_count = one_in(random, 2) ? below(random, 400) : items + 1;
-      break;
-    case 1:
-      parts->header.dim = static_cast<std::uint32_t>(1 + below(random, 70));
-      break;
+    case 0: parts->header.item_count = one_in(random, 2) ? below(random, 400) : items + 1; break;
+    case 1: parts->header.dim = static_cast<std::uint32_t>(1 + below(random, 70)); break;
     case 2: {
       float* numbers[] = {&params.value_scale, &params.byte_scale, &params.byte_offset,
                           &params.default_recall, &params.work_scale};

@@ -1,0 +1,172 @@
+// tuning.h owns every numeric default of the core: unit, effect and source. "Measured" means the
+// benchmark of docs/performance.md. It must not include anything of annidx.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace annidx::tuning {
+
+// ---- partition ---------------------------------------------------------------------------
+
+// Points a leaf aims at. Smaller leaves give finer routing and more centres to score; larger ones
+// longer contiguous reads. Measured on SIFT 500k and text 50k; larger from a million points on.
+inline constexpr std::uint32_t kLeafPoints = 256;
+inline constexpr std::uint32_t kLargeLeafPoints = 1024;
+inline constexpr std::uint64_t kLargeLeafItems = 4'000'000;
+// A leaf with more points than this many times its aim is cut in row order (duplicates).
+inline constexpr std::uint32_t kOverfullFactor = 4;
+// Points of a node that its 2-means looks at, and its rounds: more changes nothing measurable.
+inline constexpr std::uint32_t kSplitSample = 1024;
+inline constexpr std::uint32_t kSplitRounds = 12;
+// A split that leaves less than this share on one side is replaced by one at the median.
+inline constexpr double kMinSplitShare = 1.0 / 32;
+// Points the tree is trained on: this many a leaf, at least the floor; all when there are fewer.
+inline constexpr std::uint64_t kTreeSamplePerLeaf = 48;
+inline constexpr std::uint64_t kTreeSampleFloor = 65'536;
+// Lloyd passes over the leaf centres, each comparing a point with the centres nearest to its own.
+inline constexpr std::uint32_t kLloydPasses = 5;
+inline constexpr std::uint32_t kLloydNeighbours = 128;
+// A lean build (Annoy's place) makes so many passes: each costs a tenth of Annoy's build of ten
+// trees.
+inline constexpr std::uint32_t kLeanLloydPasses = 1;
+// Further trees are a help, not the layout: rows a leaf that their cuts and centres are learned
+// from.
+inline constexpr std::uint32_t kRandomSamplePerLeaf = 32;
+// Further trees made in one pass over the rows; each takes 4 bytes a row meanwhile.
+inline constexpr std::size_t kTreesAtOnce = 8;
+// Norm bands of the dot metric (equal counts): routing orders leaves of like norms. At most so many
+// (measured on factors), and so many more each time that the norms' 95th percentile is double the
+// 5th.
+inline constexpr std::uint32_t kMostNormBands = 8;
+inline constexpr double kNormBandsPerDoubling = 3.0;
+
+// ---- memory ------------------------------------------------------------------------------
+
+// With memory_limit, mapped pages of the input and of the file may take one part in so many of it;
+// the rest is for what a build keeps of each row and for its sample.
+inline constexpr std::uint64_t kFileMemoryShare = 4;
+
+// ---- routing -----------------------------------------------------------------------------
+
+// Leaves are ordered by squared distance to the centre plus this times the mean squared radius:
+// best on SIFT and text, whose leaves are much alike.
+inline constexpr float kRadiusWeight = 0.3f;
+// Where queries are asked at build, the best of these is taken. Source: clustered data whose radii
+// vary fivefold, where 0 reads a third of the points at recall 0.98 that 0.3 reads.
+inline constexpr float kRadiusWeights[] = {0.3f, 0.2f, 0.4f,  0.1f,  0.5f,
+                                           0.0f, 0.6f, -0.1f, -0.2f, -0.3f};
+// The queries asked for that, and the recalls at which the points read are compared (their
+// product).
+inline constexpr std::uint64_t kRadiusWeightQueries = 256;
+inline constexpr double kRadiusWeightRecalls[] = {0.90, 0.95, 0.98};
+// Up to this many leaves all centres are scored; above, groups of centres come first. Source: 10M
+// generated points in 16,646 leaves, where 96 groups lost 3 points of recall at equal candidates.
+inline constexpr std::uint32_t kFlatLeaves = 24'576;
+inline constexpr std::uint32_t kGroupLeaves = 32;
+// Groups opened by a query at the least, and one for so many leaves it will visit.
+inline constexpr std::uint32_t kMinGroups = 256;
+inline constexpr std::uint32_t kLeavesPerOpenedGroup = 4;
+
+// Candidates a query inspects for each further tree it consults, and for each point of further
+// trees' leaves that it adds: such a point is re-scored, at the price of fifty codes, and routing
+// costs a tree as much as the first. Measured on SIFT 500k.
+inline constexpr std::uint64_t kCandidatesPerFurtherTree = 4'096;
+inline constexpr std::uint64_t kCandidatesPerFurtherPoint = 64;
+
+// ---- codes -------------------------------------------------------------------------------
+
+// At or below this dimension, or with fewer items, vectors are scanned as they are.
+inline constexpr std::uint32_t kPlainScanDim = 16;
+inline constexpr std::uint64_t kPlainScanItems = 2'048;
+// Dimensions a 4-bit code covers up to kFineCodes codes; above, kCoarseDims. At most kMaxCodes.
+inline constexpr std::uint32_t kFineDims = 4;
+inline constexpr std::uint32_t kFineCodes = 64;
+inline constexpr std::uint32_t kCoarseDims = 8;
+inline constexpr std::uint32_t kMaxCodes = 256;
+inline constexpr std::uint32_t kMaxDimsPerCode = 64;
+// Share of the coding error's square that code scalars restore (beta). Source: prototypes measured
+// 0.4 best on text, 0 on SIFT.
+inline constexpr float kResidualWeight = 0.2f;
+// Residuals that rotation and codebooks are trained on; fewer in a lean build, with the same recall
+// to three places on SIFT and text at search_k 500 to 2,000.
+inline constexpr std::uint32_t kCodeSample = 20'480;
+inline constexpr std::uint32_t kLeanCodeSample = 12'288;
+inline constexpr std::uint32_t kCodebookRounds = 12;
+// The rotation acts on blocks of at most this many dimensions (cost of a query: dim * block).
+inline constexpr std::uint32_t kRotationBlock = 512;
+inline constexpr std::uint32_t kRotationRounds = 10;
+
+// ---- calibration -------------------------------------------------------------------------
+
+// Rows held out of training and asked as queries.
+inline constexpr std::uint64_t kHeldOutRows = 768;
+inline constexpr std::uint32_t kHeldOutShare = 8;  // at most one row in so many
+// The curve is read as if misses were this much more frequent: held-out rows of the data are
+// easier than queries of another origin. Source: text queries fell 2 points short without it.
+inline constexpr double kMissMargin = 0.7;
+// Between two points of the curve whose misses differ by more than this factor nothing is
+// interpolated.
+inline constexpr double kMostBlendedMisses = 3.0;
+inline constexpr std::uint32_t kCurvePointsPerK = 24;
+inline constexpr std::uint32_t kCurveKs[] = {1, 10, 100};
+// Above it, k is measured by itself: deeper, with fewer queries.
+inline constexpr std::uint32_t kLargestUsualK = 100;
+// The one such k that a build measures, in indexes of at least so many items. Source: on clustered
+// data the curve at 100 says too little of 1000, whose neighbours leave the cluster (recall 0.86
+// for 0.99).
+inline constexpr std::uint32_t kDeepCurveK = 1'000;
+inline constexpr std::uint64_t kDeepCurveItems = 4'000;
+inline constexpr std::uint64_t kDeepCurveQueries = 96;
+// Settings tried: candidates grow by this factor from part of a leaf to all.
+inline constexpr std::uint64_t kFirstLevel = 96;
+inline constexpr double kCandidateGrowth = 1.5;
+// Depth of the re-ranking that calibration looks at.
+inline constexpr std::uint32_t kTraceDepth = 1'024;
+inline constexpr std::uint32_t kLargeTraceDepth = 2'048;
+inline constexpr std::uint64_t kLargeTraceItems = 2'000'000;
+// Exact keys of one query that are kept while its effort grows; a power of two.
+inline constexpr std::size_t kTracedKeys = 8'192;
+// A query whose neighbours have all been found for so many steps of growing effort is asked no
+// further; one that found no more of them, for twice as many.
+inline constexpr std::size_t kSettledLevels = 3;
+// Items up to which calibration's truth is brute force (times dimension).
+inline constexpr std::uint64_t kExactTruthValues = 4'000'000;
+
+// Cost of a query in points scanned, to choose the cheapest setting. Measured at 128 and 384
+// dimensions; bytes are those of a byte row.
+inline constexpr double kScanCostPerCode = 1.0 / 32;  // a point and code
+inline constexpr double kRerankCostPerByte = 0.12;    // a row byte, and
+inline constexpr double kRerankCostFixed = 12;        // a row
+inline constexpr double kExactCostPerDim = 0.35;      // a dimension, and
+inline constexpr double kExactCostFixed = 60;         // a row
+
+// ---- queries -----------------------------------------------------------------------------
+
+// Of the next leaf's codes, and of their scalars, so many bytes are asked for ahead: the
+// processor's own streaming does the rest. Measured on SIFT, text and factors: all of it is up to a
+// tenth slower.
+inline constexpr std::size_t kPrefetchCodeBytes = 512;
+inline constexpr std::size_t kPrefetchScalarBytes = 256;
+// At most so many eligible items are scanned exactly instead of searched.
+inline constexpr std::uint64_t kExactScanItems = 1'024;
+// Each time a query must widen, it inspects this many times more candidates.
+inline constexpr std::uint64_t kWidening = 4;
+// For k beyond the largest measured one, candidates grow with this power of k: on clustered data
+// power 1 is too little.
+inline constexpr double kStretchPower = 1.5;
+// A filter that leaves fewer eligible points near the query than elsewhere makes it look further,
+// at most this many times.
+inline constexpr double kMaxFilterStretch = 8.0;
+// With search_k given, at least one candidate in so many is re-scored by byte rows.
+inline constexpr std::uint64_t kCandidatesPerRerank = 96;
+// Where no curve was measured, one candidate in so many is re-scored, and so many at least for each
+// neighbour asked for: of float32 rows in memory, each costs as much as scanning fifty points.
+// Source: no less found than by Annoy on clustered vectors at search_k 200 to 19,000
+// (tests/annoy_api).
+inline constexpr std::uint64_t kCandidatesPerUnmeasuredRerank = 48;
+inline constexpr std::uint64_t kUnmeasuredRerankPerNeighbour = 3;
+// Queries a thread takes at a time in a batch.
+inline constexpr std::uint64_t kBatchGrain = 16;
+
+}  // namespace annidx::tuning

@@ -1,0 +1,107 @@
+// write.cpp owns the writing of an image in memory: its head, its checksums, and a head with
+// other metadata. It must not open images, and it must not write files.
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "format/detail.h"
+#include "format/format.h"
+#include "kernels/kernels.h"
+
+namespace annidx::format {
+
+using namespace detail;
+
+namespace {
+
+SectionEntry* table_of(std::byte* image) noexcept {
+  return as<SectionEntry>(image + sizeof(FileHeader));
+}
+
+// Every image has one.
+const SectionEntry* metadata_entry(const View& view) noexcept {
+  return find_entry(view.table.data(), view.table.size(), Section::metadata);
+}
+
+}  // namespace
+
+void begin_image(std::byte* image, Metric metric, Dtype dtype, std::uint32_t dim,
+                 std::uint64_t item_count, const Params& params,
+                 const std::vector<PlannedSection>& sections, const char* library_version) {
+  FileHeader header = {};
+  std::memcpy(header.magic, kMagic, sizeof kMagic);
+  header.version = kVersion;
+  header.endian_mark = kEndianMark;
+  std::strncpy(header.library_version, library_version, sizeof header.library_version - 1);
+  header.file_bytes = image_bytes(sections);
+  header.metric = static_cast<std::uint32_t>(metric);
+  header.dtype = static_cast<std::uint32_t>(dtype);
+  header.dim = dim;
+  header.section_count = static_cast<std::uint32_t>(sections.size());
+  header.item_count = item_count;
+  std::memcpy(image, &header, sizeof header);
+
+  SectionEntry* entry = table_of(image);
+  std::uint64_t end = table_end(sections.size());
+  for (const PlannedSection& section : sections) {
+    *entry = SectionEntry{number(section.kind),
+                          section.flags,
+                          aligned(end),
+                          section.bytes,
+                          section.record_bytes,
+                          0,
+                          0};
+    end = entry->offset + entry->bytes;
+    ++entry;
+  }
+  std::memcpy(mutable_section(image, Section::params), &params, sizeof params);
+}
+
+std::byte* mutable_section(std::byte* image, Section kind) noexcept {
+  const SectionEntry* entry =
+      find_entry(table_of(image), as<FileHeader>(image)->section_count, kind);
+  return entry == nullptr ? nullptr : image + entry->offset;
+}
+
+void seal_image(std::byte* image, const Progress& progress) {
+  FileHeader* header = as<FileHeader>(image);
+  SectionEntry* table = table_of(image);
+  for (std::uint32_t i = 0; i < header->section_count; ++i) {
+    table[i].crc = checksum(image, table[i].offset, table[i].bytes, progress);
+  }
+  compute_identity(*header, table, *as<Params>(image + table[0].offset), header->identity);
+  header->header_crc = header_checksum(*header, table);
+}
+
+// Sections after the metadata are of kinds unknown to us: they were optional and are left out,
+// which can shorten the table and so move the body, always by whole alignments.
+std::vector<std::byte> head_with_metadata(const View& view, const std::string& metadata) {
+  const void* text = metadata.data();
+  if (first_bad_utf8(static_cast<const std::uint8_t*>(text), metadata.size()) != metadata.size()) {
+    throw Error(ErrorCode::invalid_argument, "metadata: expected UTF-8 text");
+  }
+  const SectionEntry* last = metadata_entry(view);
+  const std::uint32_t count = static_cast<std::uint32_t>(last - view.table.data()) + 1;
+  std::vector<std::byte> head(aligned(table_end(count)));
+  FileHeader* header = as<FileHeader>(head.data());
+  SectionEntry* table = table_of(head.data());
+  *header = view.header;
+  std::copy_n(view.table.data(), count, table);
+
+  const std::uint64_t moved_up = head_bytes(view) - head.size();
+  for (std::uint32_t i = 0; i < count; ++i) table[i].offset -= moved_up;
+  SectionEntry& entry = table[count - 1];
+  entry.bytes = metadata.size();
+  entry.crc = kernels().crc32c(0, metadata.data(), metadata.size());
+  header->section_count = count;
+  header->file_bytes = entry.offset + entry.bytes;
+  header->header_crc = header_checksum(*header, table);
+  return head;
+}
+
+std::uint64_t head_bytes(const View& view) noexcept { return view.table[0].offset; }
+
+std::uint64_t body_end(const View& view) noexcept { return metadata_entry(view)->offset; }
+
+}  // namespace annidx::format

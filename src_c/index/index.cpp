@@ -1,0 +1,657 @@
+// index.cpp owns the states of an index; see index.h.
+#include "index/index.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <mutex>
+#include <utility>
+
+#include "base/error.h"
+#include "base/tuning.h"
+#include "format/format.h"
+#include "index/build.h"
+#include "kernels/kernels.h"
+#include "os/file.h"
+#include "rows/metric.h"
+#include "rows/vectors.h"
+#include "search/calibrate.h"
+#include "search/loaded.h"
+#include "search/search.h"
+
+namespace annidx {
+namespace {
+
+// Memory that a build fills and the index then keeps.
+class InMemory final : public ImagePlace {
+ public:
+  std::unique_ptr<Memory> allocate(std::uint64_t bytes) override {
+    return allocate_anonymous(bytes);
+  }
+};
+
+// A file that appears under its name only when the build is complete.
+class InFile final : public ImagePlace {
+ public:
+  explicit InFile(const std::string& path) : file_(path) {}
+  std::unique_ptr<Memory> allocate(std::uint64_t bytes) override {
+    return file_.map_writable(bytes);
+  }
+  void commit() { file_.commit(); }
+
+ private:
+  AtomicFile file_;
+};
+
+[[noreturn]] void wrong_state(const std::string& message) {
+  throw Error(ErrorCode::state, message);
+}
+
+std::string hex(const std::uint8_t* bytes, std::size_t count) {
+  static const char kDigits[] = "0123456789abcdef";
+  std::string text;
+  for (std::size_t i = 0; i < count; ++i) {
+    text += kDigits[bytes[i] >> 4];
+    text += kDigits[bytes[i] & 15];
+  }
+  return text;
+}
+
+const char* scan_name(Scan scan) noexcept {
+  switch (scan) {
+    case Scan::codes: return "codes";
+    case Scan::byte_rows: return "byte_rows";
+    case Scan::bits: return "bits";
+    case Scan::vectors: return "vectors";
+  }
+  return "unknown";
+}
+
+// Each thread keeps its buffers between queries; they end with the thread.
+Searcher& thread_searcher() {
+  thread_local Searcher searcher;
+  return searcher;
+}
+
+}  // namespace
+
+void prepare_thread() {
+  thread_searcher();
+  ready_exceptions();
+}
+
+struct Index::State {
+  State(Metric metric_in, Dtype dtype_in, std::uint32_t dim_in)
+      : metric(metric_in),
+        dtype(dtype_in),
+        dim(dim_in),
+        source(std::make_unique<RowSource>(dtype_in, dim_in)) {}
+
+  Metric metric;
+  Dtype dtype;
+  std::uint32_t dim;
+  // Filling.
+  std::unique_ptr<RowSource> source;
+  IdCollector ids;
+  // Built or opened.
+  std::unique_ptr<LoadedImage> loaded;
+  std::vector<format::CurvePoint> curve;
+  bool is_tuned = false;         // the curve is not the image's
+  MappedFile* mapped = nullptr;  // the loaded image's memory when it is a mapped file
+  std::string path;
+
+  const LoadedImage& built() const {
+    if (!loaded) wrong_state("the index is not built yet: call build() first");
+    return *loaded;
+  }
+  void adopt(std::unique_ptr<Memory> memory, const std::string& name) {
+    loaded = std::make_unique<LoadedImage>(std::move(memory), name);
+    const auto* points = loaded->view().array<format::CurvePoint>(format::Section::curve);
+    if (points) curve.assign(points, points + loaded->view().params.curve_points);
+  }
+  void adopt_file(const std::string& file_path) {
+    auto file = std::make_unique<MappedFile>(file_path);
+    mapped = file.get();
+    path = file_path;
+    adopt(std::move(file), "'" + file_path + "'");
+  }
+};
+
+Index::Index(Metric metric, Dtype dtype, std::uint32_t dim) {
+  require_metric_allows(metric, dtype);
+  if (dim < 1 || dim > kMaxDim) {
+    throw Error(ErrorCode::invalid_argument,
+                "dim: expected 1 to " + std::to_string(kMaxDim) + ", got " + std::to_string(dim));
+  }
+  state_ = std::make_unique<State>(metric, dtype, dim);
+}
+
+Index::~Index() = default;
+
+// ---- filling ---------------------------------------------------------------------------------
+
+bool Index::accepts(InputType type) const noexcept {
+  return state_->source && state_->source->accepts(type);
+}
+
+void Index::add(const void* rows, InputType type, std::uint64_t n, const Ids& ids, bool borrowed) {
+  if (!state_->source) wrong_state("the index is already built: items cannot be added to it");
+  if (!accepts(type)) {
+    throw Error(ErrorCode::invalid_argument,
+                std::string("vectors: these elements do not fit dtype '") +
+                    dtype_name(state_->dtype) + "' or the vectors added before");
+  }
+  state_->source->add(rows, type, n, borrowed);
+  try {
+    if (ids.int64_ids) {
+      state_->ids.add_int64(ids.int64_ids, n);
+    } else if (ids.text_offsets) {
+      state_->ids.add_text(ids.text, ids.text_offsets, n);
+    } else {
+      state_->ids.add_implicit(n);
+    }
+  } catch (...) {
+    state_->source->take_back(n);
+    throw;
+  }
+}
+
+void Index::build(const BuildOptions& options) {
+  State& s = *state_;
+  if (!s.source) wrong_state("the index is already built");
+  if (s.source->size() == 0) {
+    throw Error(ErrorCode::invalid_argument, "build: the index is empty: add items first");
+  }
+  if (!(options.recall >= 0.0 && options.recall <= 1.0)) {
+    throw Error(ErrorCode::invalid_argument, "recall: expected more than 0 and at most 1, got " +
+                                                 std::to_string(options.recall));
+  }
+  if (options.memory_limit && options.out_path.empty()) {
+    throw Error(ErrorCode::invalid_argument,
+                "memory_limit: works together with out=, the file that is built in place");
+  }
+  const std::uint64_t least = least_memory(s.source->size(), s.dim);
+  if (options.memory_limit && options.memory_limit < least) {
+    throw Error(ErrorCode::invalid_argument,
+                "memory_limit: " + std::to_string(s.source->size()) + " items of dimension " +
+                    std::to_string(s.dim) + " need at least " + std::to_string(least) +
+                    " bytes, got " + std::to_string(options.memory_limit));
+  }
+  s.source->settle();
+  if (options.memory_limit)
+    s.source->limit_resident(options.memory_limit / tuning::kFileMemoryShare);
+  BuildPlan plan;
+  plan.metric = s.metric;
+  plan.dtype = s.dtype;
+  plan.dim = s.dim;
+  plan.n_trees = options.n_trees == 0 ? 1 : options.n_trees;
+  plan.measure_recall = options.recall > 0.0;
+  plan.default_recall = plan.measure_recall ? static_cast<float>(options.recall) : 0.95f;
+  plan.lean = options.lean;
+  plan.n_threads = thread_count(options.n_jobs);
+  plan.seed = options.seed;
+  plan.queries = static_cast<const std::byte*>(options.queries);
+  plan.n_queries = options.n_queries;
+  plan.memory_limit = options.memory_limit;
+  plan.library_version = library_version();
+  plan.monitor = options.monitor;
+  if (options.out_path.empty()) {
+    InMemory place;
+    s.adopt(build_image(*s.source, s.ids, plan, &place), "the index");
+  } else {
+    InFile place(options.out_path);
+    build_image(*s.source, s.ids, plan, &place).reset();
+    place.commit();
+    s.adopt_file(options.out_path);
+  }
+  s.source.reset();
+  s.ids.release_memory();
+}
+
+void Index::clear() {
+  state_ = std::make_unique<State>(state_->metric, state_->dtype, state_->dim);
+}
+
+// ---- opening and saving ----------------------------------------------------------------------
+
+std::unique_ptr<Index> Index::open(const std::string& path, const OpenOptions& options) {
+  auto index = std::make_unique<Index>(Metric::euclidean, Dtype::float32, 1);
+  State& s = *index->state_;
+  s.source.reset();
+  s.adopt_file(path);
+  s.metric = s.loaded->metric();
+  s.dtype = s.loaded->dtype();
+  s.dim = s.loaded->dim();
+  // Queries read scattered pages; read-ahead would bring in what nobody asked for.
+  s.mapped->advise_random();
+  if (options.warm) s.mapped->warm();
+  if (options.lock) s.mapped->lock();
+  return index;
+}
+
+std::unique_ptr<Index> Index::from_bytes(const void* image, std::uint64_t bytes) {
+  auto index = std::make_unique<Index>(Metric::euclidean, Dtype::float32, 1);
+  State& s = *index->state_;
+  s.source.reset();
+  std::unique_ptr<Memory> memory = allocate_anonymous(std::max<std::uint64_t>(bytes, 1));
+  std::memcpy(memory->mutable_data(), image, bytes);
+  s.adopt(std::move(memory), "bytes");
+  s.metric = s.loaded->metric();
+  s.dtype = s.loaded->dtype();
+  s.dim = s.loaded->dim();
+  return index;
+}
+
+namespace {
+
+// A copy of an image with another curve, sealed.
+std::unique_ptr<Memory> image_with_curve(const format::View& view,
+                                         const std::vector<format::CurvePoint>& curve) {
+  const format::FileHeader& header = view.header;
+  const auto metric = static_cast<Metric>(header.metric);
+  const auto dtype = static_cast<Dtype>(header.dtype);
+  format::Params params = view.params;
+  params.curve_points = static_cast<std::uint32_t>(curve.size());
+  const auto sections = format::plan_sections(metric, dtype, header.dim, header.item_count, params,
+                                              view.section_bytes(format::Section::id_text));
+  std::unique_ptr<Memory> memory = allocate_anonymous(format::image_bytes(sections));
+  std::byte* image = memory->mutable_data();
+  format::begin_image(image, metric, dtype, header.dim, header.item_count, params, sections,
+                      library_version());
+  for (const format::PlannedSection& section : sections) {
+    const bool is_new = section.kind == format::Section::params ||
+                        section.kind == format::Section::curve || section.bytes == 0;
+    if (is_new) continue;
+    std::memcpy(format::mutable_section(image, section.kind), view.section(section.kind),
+                section.bytes);
+  }
+  std::memcpy(format::mutable_section(image, format::Section::curve), curve.data(),
+              sizeof(format::CurvePoint) * curve.size());
+  format::seal_image(image);
+  return memory;
+}
+
+}  // namespace
+
+void Index::save(const std::string& path, const std::string& metadata, Monitor* monitor) const {
+  const LoadedImage& loaded = state_->built();
+  std::unique_ptr<LoadedImage> tuned;
+  if (state_->is_tuned) {
+    tuned = std::make_unique<LoadedImage>(image_with_curve(loaded.view(), state_->curve),
+                                          loaded.name());
+  }
+  const format::View& view = tuned ? tuned->view() : loaded.view();
+  const std::vector<std::byte> head = format::head_with_metadata(view, metadata);
+  AtomicFile file(path);
+  file.append(head.data(), head.size());
+  const std::uint64_t end = format::body_end(view);
+  constexpr std::uint64_t kPiece = std::uint64_t{16} << 20;
+  for (std::uint64_t at = format::head_bytes(view); at < end; at += kPiece) {
+    file.append(view.image + at, std::min(kPiece, end - at));
+    if (monitor) {
+      monitor->poll();
+      monitor->progress("save", std::min(end, at + kPiece), end);
+    }
+  }
+  file.append(metadata.data(), metadata.size());
+  file.commit();
+}
+
+std::vector<std::byte> Index::to_bytes() const {
+  const LoadedImage& loaded = state_->built();
+  if (state_->is_tuned) {
+    const std::unique_ptr<Memory> tuned = image_with_curve(loaded.view(), state_->curve);
+    return {tuned->data(), tuned->data() + tuned->bytes()};
+  }
+  return {loaded.view().image, loaded.view().image + loaded.view().image_bytes};
+}
+
+std::string Index::metadata() const {
+  const format::View& view = state_->built().view();
+  const std::byte* text = view.section(format::Section::metadata);
+  const std::uint64_t bytes = view.section_bytes(format::Section::metadata);
+  return std::string(static_cast<const char*>(static_cast<const void*>(text)), text ? bytes : 0);
+}
+
+// ---- asking ----------------------------------------------------------------------------------
+
+namespace {
+
+class BatchQuery {
+ public:
+  BatchQuery(const LoadedImage& loaded, const QueryOptions& options, const Setting& setting)
+      : loaded_(loaded), options_(options), setting_(setting) {}
+
+  // Runs query i and writes its k places.
+  void run(std::uint64_t i, const void* values, Searcher* searcher, std::int64_t* ids,
+           double* distances) const {
+    Request request;
+    request.k = options_.k;
+    request.setting = setting_;
+    request.has_radius = options_.has_radius;
+    request.radius = options_.radius;
+    if (options_.eligible_count > 0) {
+      request.eligible = options_.eligible[options_.eligible_count == 1 ? 0 : i];
+    }
+    if (options_.excluded) request.excluded = options_.excluded[i];
+    if (options_.included) request.included = options_.included[i];
+    const std::vector<Neighbour>& found = searcher->run(loaded_.search(), values, request);
+    if (loaded_.ids().kind == IdKind::text) check_texts(found);
+    for (std::uint32_t j = 0; j < options_.k; ++j) {
+      const bool present = j < found.size();
+      ids[j] = present ? name_of(found[j].row) : -1;
+      distances[j] = present ? found[j].distance : std::numeric_limits<double>::quiet_NaN();
+    }
+  }
+
+ private:
+  // Texts do not overlap in a sound file; in a damaged one each could be all of them.
+  void check_texts(const std::vector<Neighbour>& found) const {
+    std::uint64_t bytes_left = loaded_.ids().text_bytes;
+    for (const Neighbour& neighbour : found) {
+      const std::uint64_t bytes = loaded_.ids().text_of(neighbour.row).size();
+      if (bytes > bytes_left) {
+        throw Error(ErrorCode::format,
+                    loaded_.name() + " is damaged: section 'id_text_offsets', entry " +
+                        std::to_string(neighbour.row) + ": expected no overlap with other texts");
+      }
+      bytes_left -= bytes;
+    }
+  }
+  std::int64_t name_of(Row row) const {
+    return loaded_.ids().kind == IdKind::text ? static_cast<std::int64_t>(row)
+                                              : loaded_.ids().int64_of(row);
+  }
+
+  const LoadedImage& loaded_;
+  const QueryOptions& options_;
+  Setting setting_;
+};
+
+void require_finite(const float* values, std::uint32_t dim, std::uint64_t row) {
+  const std::size_t bad = kernels().first_nonfinite(values, dim);
+  if (bad == dim) return;
+  throw Error(ErrorCode::invalid_argument, "queries: expected finite numbers; row " +
+                                               std::to_string(row) + " holds " +
+                                               (std::isnan(values[bad]) ? "NaN" : "an infinity") +
+                                               " at position " + std::to_string(bad));
+}
+
+void require_row(Row row, const LoadedImage& loaded) {
+  if (row < loaded.items()) return;
+  throw Error(ErrorCode::out_of_range, "row " + std::to_string(row) + ": expected less than " +
+                                           std::to_string(loaded.items()));
+}
+
+// An item as a query: only a damaged file holds one that is not finite.
+void require_finite_item(const std::byte* values, std::uint32_t dim, Row row) {
+  const auto* floats = static_cast<const float*>(static_cast<const void*>(values));
+  if (kernels().first_nonfinite(floats, dim) == dim) return;
+  throw Error(ErrorCode::format, "the index is damaged: section 'vectors', row " +
+                                     std::to_string(row) + ": expected finite numbers");
+}
+
+// Sets are told apart by the identity in the header, which a crafted file may have copied.
+void require_sets_fit(const LoadedImage& loaded, const QueryOptions& options) {
+  for (std::uint64_t i = 0; i < options.eligible_count; ++i) {
+    if (options.eligible[i]->slot_count() == loaded.items()) continue;
+    throw Error(ErrorCode::invalid_argument, "IdSet: it was made for an index of " +
+                                                 std::to_string(options.eligible[i]->slot_count()) +
+                                                 " items, this one has " +
+                                                 std::to_string(loaded.items()));
+  }
+}
+
+Setting choose_setting(const std::vector<format::CurvePoint>& curve, const LoadedImage& loaded,
+                       const QueryOptions& options) {
+  const double recall = options.recall > 0.0
+                            ? options.recall
+                            : static_cast<double>(loaded.view().params.default_recall);
+  if (options.exact || (options.search_k == 0 && recall >= 1.0)) {
+    return {loaded.items(), loaded.items(), loaded.items(), true};
+  }
+  return options.search_k > 0
+             ? setting_for_candidates(curve, options.k, options.search_k, loaded.items())
+             : setting_for_recall(curve, options.k, recall, loaded.items());
+}
+
+// One query on the calling thread, many on several.
+void for_each_query(std::uint64_t n, const QueryOptions& options,
+                    const std::function<void(std::uint64_t, Searcher*)>& body) {
+  if (n == 1) {
+    body(0, &thread_searcher());
+    return;
+  }
+  const unsigned threads = thread_count(options.n_jobs);
+  // New threads touch no buffer of the thread: where its memory cannot be had, the C library ends
+  // the process.
+  std::vector<Searcher> searchers(threads > 1 ? threads : 0);
+  parallel_for(
+      threads, n, tuning::kBatchGrain,
+      [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
+        Searcher& searcher = searchers.empty() ? thread_searcher() : searchers[worker];
+        for (std::uint64_t i = begin; i < end; ++i) body(i, &searcher);
+      },
+      options.monitor);
+}
+
+}  // namespace
+
+std::uint64_t Index::query_bytes() const noexcept {
+  return state_->metric == Metric::hamming ? stored_bytes(Dtype::bits, state_->dim)
+                                           : sizeof(float) * state_->dim;
+}
+
+void Index::query(const void* queries, std::uint64_t n, const QueryOptions& options,
+                  std::int64_t* ids, double* distances) const {
+  const LoadedImage& loaded = state_->built();
+  require_sets_fit(loaded, options);
+  const BatchQuery batch(loaded, options, choose_setting(state_->curve, loaded, options));
+  const auto* rows = static_cast<const std::byte*>(queries);
+  const std::uint64_t row_bytes = query_bytes();
+  const std::uint32_t dim = state_->dim;
+  const bool floats = state_->metric != Metric::hamming;
+  for_each_query(n, options, [&](std::uint64_t i, Searcher* searcher) {
+    const void* values = rows + i * row_bytes;
+    if (floats) require_finite(static_cast<const float*>(values), dim, i);
+    batch.run(i, values, searcher, ids + i * options.k, distances + i * options.k);
+  });
+}
+
+void Index::query_rows(const Row* rows, std::uint64_t n, bool include_self,
+                       const QueryOptions& options, std::int64_t* ids, double* distances) const {
+  const LoadedImage& loaded = state_->built();
+  std::vector<Slot> slots(n);
+  for (std::uint64_t i = 0; i < n; ++i) {
+    require_row(rows[i], loaded);
+    slots[i] = loaded.slot_of(rows[i]);
+  }
+  QueryOptions resolved = options;
+  (include_self ? resolved.included : resolved.excluded) = slots.data();
+  require_sets_fit(loaded, resolved);
+  const std::uint32_t dim = state_->dim;
+  const bool floats = state_->metric != Metric::hamming;
+  const BatchQuery batch(loaded, resolved, choose_setting(state_->curve, loaded, resolved));
+  for_each_query(n, resolved, [&](std::uint64_t i, Searcher* searcher) {
+    std::vector<std::byte> values(query_bytes());
+    vectors(rows + i, 1, values.data());
+    if (floats) require_finite_item(values.data(), dim, rows[i]);
+    batch.run(i, values.data(), searcher, ids + i * resolved.k, distances + i * resolved.k);
+  });
+}
+
+double Index::distance(Row a, Row b) const {
+  const LoadedImage& loaded = state_->built();
+  std::vector<std::byte> values(query_bytes());
+  vectors(&a, 1, values.data());
+  const ExactScorer& scorer = loaded.scorer();
+  std::vector<float> row_units(state_->dim);
+  ExactQuery query;
+  if (state_->metric == Metric::hamming) {
+    query = scorer.prepare(
+        nullptr, static_cast<const std::uint8_t*>(static_cast<const void*>(values.data())));
+  } else {
+    decode_row(state_->dtype, loaded.stored(loaded.slot_of(a)), state_->dim, row_units.data());
+    query = scorer.prepare(row_units.data(), nullptr);
+  }
+  return scorer.distance(query, scorer.key(query, loaded.stored(loaded.slot_of(b))));
+}
+
+void Index::vectors(const Row* rows, std::uint64_t n, void* out) const {
+  const LoadedImage& loaded = state_->built();
+  const std::uint64_t bytes = query_bytes();
+  const float scale = loaded.search().value_scale;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    const std::byte* stored = loaded.stored(loaded.slot_of(rows[i]));
+    std::byte* place = static_cast<std::byte*>(out) + i * bytes;
+    if (state_->metric == Metric::hamming) {
+      std::memcpy(place, stored, bytes);
+      continue;
+    }
+    auto* values = static_cast<float*>(static_cast<void*>(place));
+    decode_row(state_->dtype, stored, state_->dim, values);
+    if (scale == 1.0f) continue;
+    // The scale is rounded up: the largest values of all may not fit once more.
+    constexpr float kLargest = std::numeric_limits<float>::max();
+    for (std::uint32_t j = 0; j < state_->dim; ++j) {
+      values[j] = std::clamp(values[j] * scale, -kLargest, kLargest);
+    }
+  }
+}
+
+void Index::stored_vectors(const Row* rows, std::uint64_t n, void* out) const {
+  const LoadedImage& loaded = state_->built();
+  const std::size_t bytes = loaded.search().row_bytes;
+  for (std::uint64_t i = 0; i < n; ++i) {
+    std::memcpy(static_cast<std::byte*>(out) + i * bytes, loaded.stored(loaded.slot_of(rows[i])),
+                bytes);
+  }
+}
+
+Row Index::find(std::int64_t id) const {
+  return state_->loaded ? state_->loaded->ids().find_int64(id) : state_->ids.find_int64(id);
+}
+
+Row Index::find(std::string_view id) const {
+  return state_->loaded ? state_->loaded->ids().find_text(id) : state_->ids.find_text(id);
+}
+
+std::int64_t Index::id_of(Row row) const {
+  require_row(row, state_->built());
+  return state_->loaded->ids().int64_of(row);
+}
+
+std::string_view Index::text_id_of(Row row) const {
+  require_row(row, state_->built());
+  return state_->loaded->ids().text_of(row);
+}
+
+Slot Index::slot_of(Row row) const {
+  require_row(row, state_->built());
+  return state_->loaded->slot_of(row);
+}
+
+void Index::tune(const void* queries, std::uint64_t n, std::uint32_t k, int n_jobs,
+                 Monitor* monitor) {
+  const LoadedImage& loaded = state_->built();
+  if (n == 0) return;
+  if (state_->metric != Metric::hamming) {
+    for (std::uint64_t i = 0; i < n; ++i) {
+      require_finite(static_cast<const float*>(queries) + i * state_->dim, state_->dim, i);
+    }
+  }
+  CalibrationQueries asked;
+  asked.rows = static_cast<const std::byte*>(queries);
+  asked.row_bytes = query_bytes();
+  asked.count = n;
+  const std::vector<format::CurvePoint> measured =
+      measure_curve(loaded.search(), asked, {k}, thread_count(n_jobs), monitor);
+  std::vector<format::CurvePoint>& curve = state_->curve;
+  curve.erase(std::remove_if(curve.begin(), curve.end(),
+                             [&](const format::CurvePoint& point) { return point.k == k; }),
+              curve.end());
+  const auto place = std::find_if(curve.begin(), curve.end(),
+                                  [&](const format::CurvePoint& point) { return point.k > k; });
+  curve.insert(place, measured.begin(), measured.end());
+  state_->is_tuned = true;
+}
+
+CurveRow Index::setting_for(std::uint32_t k, double recall) const {
+  const Setting setting = setting_for_recall(state_->curve, k, recall, state_->built().items());
+  return {k, recall, setting.candidates, setting.rerank, setting.exact};
+}
+
+// ---- state -----------------------------------------------------------------------------------
+
+Metric Index::metric() const noexcept { return state_->metric; }
+Dtype Index::dtype() const noexcept { return state_->dtype; }
+std::uint32_t Index::dim() const noexcept { return state_->dim; }
+bool Index::built() const noexcept { return state_->loaded != nullptr; }
+const std::string& Index::path() const noexcept { return state_->path; }
+
+std::uint64_t Index::items() const noexcept {
+  return state_->loaded ? state_->loaded->items() : state_->source->size();
+}
+
+IdKind Index::id_kind() const noexcept {
+  return state_->loaded ? state_->loaded->ids().kind : state_->ids.kind();
+}
+
+IndexInfo Index::info() const {
+  IndexInfo info{};
+  info.metric = state_->metric;
+  info.dtype = state_->dtype;
+  info.dim = state_->dim;
+  info.items = items();
+  info.id_kind = id_kind();
+  info.built = built();
+  if (!info.built) return info;
+  const format::View& view = state_->loaded->view();
+  const format::Params& params = view.params;
+  info.n_trees = params.tree_count;
+  const auto* ranges = view.array<format::LeafRange>(format::Section::leaf_ranges);
+  for (std::uint32_t i = 0; i < params.leaf_entries; ++i) info.leaves += ranges[i].count > 0;
+  info.file_bytes = view.image_bytes;
+  info.vector_bytes = view.section_bytes(format::Section::vectors);
+  info.code_bytes = params.code_count / 2;
+  info.format_version = view.header.version;
+  info.default_recall = params.default_recall;
+  info.value_scale = params.value_scale;
+  info.seed = std::uint64_t{params.build_seed_high} << 32 | params.build_seed_low;
+  info.identity = hex(view.header.identity, sizeof(view.header.identity));
+  info.library_version.assign(view.header.library_version,
+                              strnlen(view.header.library_version, 16));
+  info.scan = scan_name(state_->loaded->search().scan);
+  for (const format::CurvePoint& point : state_->curve) {
+    info.curve.push_back({point.k, point.recall, point.candidates, point.rerank, point.exact});
+  }
+  for (const format::SectionEntry& entry : view.table) {
+    info.sections.push_back({format::section_name(static_cast<format::Section>(entry.kind)),
+                             entry.offset, entry.bytes});
+  }
+  return info;
+}
+
+void Index::verify() const {
+  const LoadedImage& loaded = state_->built();
+  format::verify_deep(loaded.view(), loaded.name());
+}
+
+double Index::residency() const {
+  state_->built();
+  if (!state_->mapped) return 1.0;
+  return static_cast<double>(state_->mapped->resident_bytes()) /
+         static_cast<double>(std::max<std::uint64_t>(state_->mapped->bytes(), 1));
+}
+
+void verify_file(const std::string& path) {
+  auto file = std::make_unique<MappedFile>(path);
+  const std::string name = "'" + path + "'";
+  const LoadedImage loaded(std::move(file), name);
+  format::verify_deep(loaded.view(), name);
+}
+
+const char* library_version() noexcept { return ANNIDX_VERSION; }
+
+}  // namespace annidx

@@ -1,0 +1,187 @@
+// index.h owns the facade: the states of an index (filling -> built; opened), and what each allows.
+// It joins the rooms and must not know instruction sets or the layout of bytes beyond format.h's
+// views. The binding calls nothing else (besides ids.h SlotSet and annoy_file.h).
+//
+// Threads: const members may be called from many threads at once; the others need the index alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/parallel.h"
+#include "base/types.h"
+#include "rows/ids.h"
+
+namespace annidx {
+
+// Makes the calling thread's buffers ready. Where memory is too short for that, the C library ends
+// the process: better when the library is loaded than at the first query.
+void prepare_thread();
+
+struct BuildOptions {
+  std::uint32_t n_trees = 0;  // 0: the library chooses
+  // Default target of queries, at most 1. 0: no curve is measured; queries then name their
+  // search_k, or are answered by a full scan.
+  double recall = 0.95;
+  bool lean = false;  // see BuildPlan
+  int n_jobs = -1;
+  std::uint64_t seed = 0;
+  const void* queries = nullptr;  // calibration queries, query_bytes() each; null: held-out rows
+  std::uint64_t n_queries = 0;
+  std::string out_path;            // not empty: the image is built in this file, not in memory
+  std::uint64_t memory_limit = 0;  // bytes; 0: no limit. Needs out_path.
+  Monitor* monitor = nullptr;
+};
+
+struct QueryOptions {
+  std::uint32_t k = 10;
+  double recall = 0.0;         // 0: not given
+  std::uint64_t search_k = 0;  // 0: not given; candidates inspected; wins over recall
+  double radius = 0.0;         // used when has_radius: keep distance <= radius (dot: >= radius)
+  bool has_radius = false;
+  bool exact = false;  // brute force
+  int n_jobs = 1;
+  // Eligible slots: none (all), one for the batch, or one a query.
+  const SlotSet* const* eligible = nullptr;
+  std::uint64_t eligible_count = 0;  // 0, 1 or the number of queries
+  // Slot to leave out of query i, or to score in any case (query_items); null: none.
+  const Slot* excluded = nullptr;
+  const Slot* included = nullptr;
+  Monitor* monitor = nullptr;  // batches only
+};
+
+// A measured point of the recall curve.
+struct CurveRow {
+  std::uint32_t k;
+  double recall;
+  std::uint64_t candidates;
+  std::uint64_t rerank;
+  std::uint64_t exact;
+};
+
+struct IndexInfo {
+  Metric metric;
+  Dtype dtype;
+  IdKind id_kind;
+  std::uint32_t dim = 0;
+  std::uint64_t items = 0;
+  bool built = false;
+  // The rest is filled for a built index.
+  std::uint32_t n_trees = 0;
+  std::uint64_t leaves = 0;
+  std::uint64_t file_bytes = 0;    // of the image
+  std::uint64_t vector_bytes = 0;  // of the vectors section
+  std::uint32_t code_bytes = 0;    // a vector; 0: no codes
+  std::uint32_t format_version = 0;
+  double default_recall = 0;
+  double value_scale = 1;
+  std::uint64_t seed = 0;
+  std::string identity;  // 32 hexadecimal digits
+  std::string library_version;
+  const char* scan = "";  // "codes", "byte_rows", "bits", "vectors"
+  std::vector<CurveRow> curve;
+  struct SectionInfo {
+    std::string name;
+    std::uint64_t offset, bytes;
+  };
+  std::vector<SectionInfo> sections;
+};
+
+class Index {
+ public:
+  // ---- filling -----------------------------------------------------------------------
+  Index(Metric metric, Dtype dtype, std::uint32_t dim);  // Error(invalid_argument) on a bad mix
+  ~Index();
+  Index(const Index&) = delete;
+  Index& operator=(const Index&) = delete;
+
+  // Rows of C-contiguous elements, of one of the types accepts() allows. Checks all rows first
+  // (NaN, infinity: Error(invalid_argument) naming the row as first_row_name + i), then takes all
+  // or none. keep_alive false: copied. borrowed true: only the pointer is kept until build() ends;
+  // the memory must be a read-only mapping that outlives it (the binding holds a reference). ids:
+  // exactly one of the three forms (int64_ids, or text + offsets, or none).
+  struct Ids {
+    const std::int64_t* int64_ids = nullptr;
+    const char* text = nullptr;
+    const std::uint64_t* text_offsets = nullptr;
+  };
+  void add(const void* rows, InputType type, std::uint64_t n, const Ids& ids, bool borrowed);
+  // float32 and the index's own dtype always; int8 for int8, uint8 for uint8, bits for bits.
+  bool accepts(InputType type) const noexcept;
+  void build(const BuildOptions& options);
+  // Back to an empty filling index of the same kind (releases everything).
+  void clear();
+
+  // ---- opening -----------------------------------------------------------------------
+  struct OpenOptions {
+    bool warm = false;
+    bool lock = false;
+  };
+  static std::unique_ptr<Index> open(const std::string& path, const OpenOptions& options);
+  // From the bytes of an image (copied).
+  static std::unique_ptr<Index> from_bytes(const void* image, std::uint64_t bytes);
+
+  // ---- saving ------------------------------------------------------------------------
+  // Atomic. metadata: UTF-8 JSON, may be empty.
+  void save(const std::string& path, const std::string& metadata, Monitor* monitor) const;
+  std::vector<std::byte> to_bytes() const;
+  std::string metadata() const;
+
+  // ---- asking ------------------------------------------------------------------------
+  // queries: n rows of query_bytes(): dim float32, or packed bits for hamming. A NaN or infinity is
+  // Error(invalid_argument) naming the row. Outputs are n * k: ids (rows for text ids) and
+  // distances; missing places get -1 and NaN.
+  void query(const void* queries, std::uint64_t n, const QueryOptions& options, std::int64_t* ids,
+             double* distances) const;
+  std::uint64_t query_bytes() const noexcept;
+  // Queries that are the items themselves, by row (rows < items()).
+  void query_rows(const Row* rows, std::uint64_t n, bool include_self, const QueryOptions& options,
+                  std::int64_t* ids, double* distances) const;
+  // Distance as queries return it, between two items.
+  double distance(Row a, Row b) const;
+
+  // Vectors as the user sees them: dim float32 a row, or packed bits for hamming.
+  void vectors(const Row* rows, std::uint64_t n, void* out) const;
+  // Vectors as stored (format.h row_bytes() each).
+  void stored_vectors(const Row* rows, std::uint64_t n, void* out) const;
+
+  Row find(std::int64_t id) const;      // kNoRow when absent
+  Row find(std::string_view id) const;  // kNoRow when absent
+  std::int64_t id_of(Row row) const;
+  std::string_view text_id_of(Row row) const;
+  Slot slot_of(Row row) const;  // built only
+
+  // Measures recall against exact answers for these queries and makes it the curve of this object
+  // (of the file too, when saved afterwards). n_queries 0: keeps the stored curve. Needs the index
+  // alone.
+  void tune(const void* queries, std::uint64_t n, std::uint32_t k, int n_jobs, Monitor* monitor);
+  // What recall= would do: the setting for k and a target.
+  CurveRow setting_for(std::uint32_t k, double recall) const;
+
+  // ---- state -------------------------------------------------------------------------
+  Metric metric() const noexcept;
+  Dtype dtype() const noexcept;
+  std::uint32_t dim() const noexcept;
+  std::uint64_t items() const noexcept;
+  bool built() const noexcept;
+  IdKind id_kind() const noexcept;
+  IndexInfo info() const;
+  void verify() const;  // Error(format) at the first damage
+  // Share of the mapped file in memory; 1 for an index in memory.
+  double residency() const;
+  const std::string& path() const noexcept;  // empty unless opened from or built into a file
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// open() + verify() without keeping it.
+void verify_file(const std::string& path);
+const char* library_version() noexcept;
+
+}  // namespace annidx

@@ -1,0 +1,496 @@
+// avx2.cpp owns the level for x86 CPUs with AVX2, FMA and F16C. Nothing in it may be called
+// before levels.cpp has found the CPU fit. Headers come before the target region, so that none
+// of their inline functions is compiled for AVX2.
+#include <cstring>
+
+#include "kernels/levels.h"
+
+#if ANNIDX_X86
+
+#include <immintrin.h>
+
+namespace annidx {
+namespace {
+
+// lanes[mask]: the positions of the bits set in mask, in order; then zeros.
+struct PackTable {
+  std::uint8_t lanes[256][8];
+};
+
+constexpr PackTable make_pack_table() {
+  PackTable table{};
+  for (unsigned mask = 0; mask < 256; ++mask) {
+    unsigned n = 0;
+    for (unsigned i = 0; i < 8; ++i) {
+      if ((mask >> i) & 1u) table.lanes[mask][n++] = static_cast<std::uint8_t>(i);
+    }
+  }
+  return table;
+}
+
+constexpr PackTable kPackTable = make_pack_table();
+
+}  // namespace
+}  // namespace annidx
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi,bmi2,popcnt"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2,popcnt")
+#endif
+
+namespace annidx {
+namespace {
+
+// ---- sixteen floats in two registers ----------------------------------------------------------
+
+struct F32x16 {
+  __m256 low;
+  __m256 high;
+};
+struct F64x8 {
+  __m256d low;
+  __m256d high;
+};
+
+constexpr std::size_t kMaxCodes = 256;
+constexpr std::size_t kPanelRows = 4;
+constexpr std::size_t kEncodeRows = 4;
+
+inline F32x16 zero16() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline F32x16 splat16(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline F32x16 load16(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+
+// All ones in the first n of eight lanes; all eight when n is more.
+inline __m256i first_lanes(std::size_t n) {
+  const int clamped = n < 8 ? static_cast<int>(n) : 8;
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(clamped), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline F32x16 load16_part(const float* p, std::size_t n) {
+  const __m256 low = _mm256_maskload_ps(p, first_lanes(n));
+  if (n <= 8) return {low, _mm256_setzero_ps()};
+  return {low, _mm256_maskload_ps(p + 8, first_lanes(n - 8))};
+}
+inline void store16(float* p, F32x16 a) {
+  _mm256_storeu_ps(p, a.low);
+  _mm256_storeu_ps(p + 8, a.high);
+}
+inline void store16_part(float* p, F32x16 a, std::size_t n) {
+  _mm256_maskstore_ps(p, first_lanes(n), a.low);
+  if (n > 8) _mm256_maskstore_ps(p + 8, first_lanes(n - 8), a.high);
+}
+inline F32x16 add(F32x16 a, F32x16 b) {
+  return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
+}
+inline F32x16 sub(F32x16 a, F32x16 b) {
+  return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
+}
+inline F32x16 mul(F32x16 a, F32x16 b) {
+  return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+}
+inline float tree_sum(F32x16 a) {
+  const __m256 b = _mm256_add_ps(a.low, a.high);
+  const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+  const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
+  return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
+}
+
+// min(x, y) and max(x, y) give y when x is not a number, which makes such entries count as
+// +infinity for the minimum and -infinity for the maximum.
+inline F32x16 min_of_numbers(F32x16 a) {
+  const __m256 infinity = _mm256_set1_ps(__builtin_huge_valf());
+  return {_mm256_min_ps(a.low, infinity), _mm256_min_ps(a.high, infinity)};
+}
+// The least and the greatest of each four tables' 16 entries.
+inline void bounds4(const float* const (&tables)[4], float* low, float* high) {
+  const __m256 infinity = _mm256_set1_ps(__builtin_huge_valf());
+  const __m256 minus_infinity = _mm256_set1_ps(-__builtin_huge_valf());
+  __m256 least[4];
+  __m256 most[4];
+#pragma GCC unroll 4
+  for (int t = 0; t < 4; ++t) {
+    const F32x16 x = load16(tables[t]);
+    least[t] = _mm256_min_ps(x.low, _mm256_min_ps(x.high, infinity));
+    most[t] = _mm256_max_ps(x.low, _mm256_max_ps(x.high, minus_infinity));
+  }
+#pragma GCC unroll 2
+  for (int t = 0; t < 4; t += 2) {  // each pair's entries in turn
+    least[t] = _mm256_min_ps(_mm256_unpacklo_ps(least[t], least[t + 1]),
+                             _mm256_unpackhi_ps(least[t], least[t + 1]));
+    most[t] = _mm256_max_ps(_mm256_unpacklo_ps(most[t], most[t + 1]),
+                            _mm256_unpackhi_ps(most[t], most[t + 1]));
+  }
+  const __m256 a = _mm256_min_ps(_mm256_shuffle_ps(least[0], least[2], 0x44),
+                                 _mm256_shuffle_ps(least[0], least[2], 0xEE));
+  const __m256 b = _mm256_max_ps(_mm256_shuffle_ps(most[0], most[2], 0x44),
+                                 _mm256_shuffle_ps(most[0], most[2], 0xEE));
+  _mm_storeu_ps(low, _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
+  _mm_storeu_ps(high, _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1)));
+}
+inline unsigned argmin16(F32x16 a) {
+  a = min_of_numbers(a);
+  const __m256 b = _mm256_min_ps(a.low, a.high);
+  const __m256 c = _mm256_min_ps(b, _mm256_permute2f128_ps(b, b, 1));
+  const __m256 d = _mm256_min_ps(c, _mm256_permute_ps(c, 0x4E));
+  const __m256 least = _mm256_min_ps(d, _mm256_permute_ps(d, 0xB1));
+  const int low = _mm256_movemask_ps(_mm256_cmp_ps(a.low, least, _CMP_EQ_OQ));
+  const int high = _mm256_movemask_ps(_mm256_cmp_ps(a.high, least, _CMP_EQ_OQ));
+  return static_cast<unsigned>(__builtin_ctz(static_cast<unsigned>(low | high << 8)));
+}
+// min(255, int(x)) for x >= 0; not a number gives 255.
+inline void store16_codes(std::uint8_t* p, F32x16 a) {
+  const __m256 most = _mm256_set1_ps(255.0f);
+  const __m256i low = _mm256_cvttps_epi32(_mm256_min_ps(a.low, most));
+  const __m256i high = _mm256_cvttps_epi32(_mm256_min_ps(a.high, most));
+  const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xD8);
+  _mm_storeu_si128(
+      reinterpret_cast<__m128i*>(p),
+      _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
+}
+
+inline __m128i load_128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+inline __m256i load_256(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+
+inline F32x16 load16_half(const std::uint16_t* p) {
+  return {_mm256_cvtph_ps(load_128(p)), _mm256_cvtph_ps(load_128(p + 8))};
+}
+inline void store16_half(std::uint16_t* p, F32x16 a) {
+  constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.low, kNearest));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.high, kNearest));
+}
+
+// ---- eight doubles in two registers -----------------------------------------------------------
+
+inline F64x8 widen(__m256 a) {
+  return {_mm256_cvtps_pd(_mm256_castps256_ps128(a)), _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1))};
+}
+inline F64x8 widen(__m256i a) {
+  return {_mm256_cvtepi32_pd(_mm256_castsi256_si128(a)),
+          _mm256_cvtepi32_pd(_mm256_extracti128_si256(a, 1))};
+}
+inline F64x8 zero8() { return {_mm256_setzero_pd(), _mm256_setzero_pd()}; }
+inline F64x8 load8(const float* p) { return widen(_mm256_loadu_ps(p)); }
+inline F64x8 load8(const std::uint16_t* p) { return widen(_mm256_cvtph_ps(load_128(p))); }
+inline F64x8 load8(const std::int8_t* p) {
+  return widen(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline F64x8 load8(const std::uint8_t* p) {
+  return widen(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline F64x8 load8_part(const float* p, std::size_t n) {
+  return widen(_mm256_maskload_ps(p, first_lanes(n)));
+}
+template <class T>
+inline F64x8 load8_part(const T* p, std::size_t n) {
+  T padded[8] = {};
+  for (std::size_t i = 0; i < n; ++i) padded[i] = p[i];
+  return load8(padded);
+}
+inline F64x8 add(F64x8 a, F64x8 b) {
+  return {_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)};
+}
+inline F64x8 sub(F64x8 a, F64x8 b) {
+  return {_mm256_sub_pd(a.low, b.low), _mm256_sub_pd(a.high, b.high)};
+}
+inline F64x8 mul(F64x8 a, F64x8 b) {
+  return {_mm256_mul_pd(a.low, b.low), _mm256_mul_pd(a.high, b.high)};
+}
+inline F64x8 mul_add(F64x8 a, F64x8 b, F64x8 c) {
+  return {_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high)};
+}
+inline F64x8 abs8(F64x8 a) {
+  const __m256d sign = _mm256_set1_pd(-0.0);
+  return {_mm256_andnot_pd(sign, a.low), _mm256_andnot_pd(sign, a.high)};
+}
+inline double tree_sum(F64x8 a) {
+  const __m256d b = _mm256_add_pd(a.low, a.high);
+  const __m128d c = _mm_add_pd(_mm256_castpd256_pd128(b), _mm256_extractf128_pd(b, 1));
+  return _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
+}
+
+inline std::uint32_t popcount64(std::uint64_t x) {
+  return static_cast<std::uint32_t>(_mm_popcnt_u64(x));
+}
+
+#include "kernels/loops.inc"
+
+// ---- survivors --------------------------------------------------------------------------------
+
+inline std::uint32_t pass_mask8(__m256 scores, __m256 limit) {
+  return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(scores, limit, _CMP_LE_OQ)));
+}
+inline std::uint32_t pass_mask(F32x16 scores, F32x16 limit) {
+  return pass_mask8(scores.low, limit.low) | pass_mask8(scores.high, limit.high) << 8;
+}
+
+// Which lanes pass, in order.
+inline __m256i packed_lanes(std::uint32_t mask) {
+  return _mm256_cvtepu8_epi32(
+      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPackTable.lanes[mask])));
+}
+inline void store_slots(Slot* p, __m256i slots) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), slots);
+}
+inline std::size_t append8(__m256 scores, std::uint32_t mask, Slot slot, Survivors out,
+                           std::size_t count) {
+  const __m256i lanes = packed_lanes(mask);
+  _mm256_storeu_ps(out.scores + count, _mm256_permutevar8x32_ps(scores, lanes));
+  store_slots(out.slots + count,
+              _mm256_add_epi32(lanes, _mm256_set1_epi32(static_cast<int>(slot))));
+  return count + static_cast<std::size_t>(_mm_popcnt_u32(mask));
+}
+inline std::size_t append16(F32x16 scores, std::uint32_t mask, Slot slot, Survivors out,
+                            std::size_t count) {
+  count = append8(scores.low, mask & 0xFFu, slot, out, count);
+  return append8(scores.high, mask >> 8, slot + 8, out, count);
+}
+
+std::size_t select_at_most(const float* scores, std::size_t n, float threshold, Slot base,
+                           Survivors out) {
+  const __m256 limit = _mm256_set1_ps(threshold);
+  std::size_t count = 0;
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m256 s = _mm256_loadu_ps(scores + i);
+    count = append8(s, pass_mask8(s, limit), base + static_cast<Slot>(i), out, count);
+  }
+  if (i < n) {
+    const __m256 s = _mm256_maskload_ps(scores + i, first_lanes(n - i));
+    const std::uint32_t mask = pass_mask8(s, limit) & ((1u << (n - i)) - 1u);
+    count = append8(s, mask, base + static_cast<Slot>(i), out, count);
+  }
+  return count;
+}
+
+std::size_t compact_at_most(float* scores, Slot* slots, std::size_t n, float threshold) {
+  const __m256 limit = _mm256_set1_ps(threshold);
+  std::size_t kept = 0;
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    const __m256 s = _mm256_loadu_ps(scores + i);
+    const __m256i places = load_256(slots + i);
+    const std::uint32_t mask = pass_mask8(s, limit);
+    const __m256i lanes = packed_lanes(mask);
+    // Whole vectors end at i + 8 at most: what they overwrite has been read.
+    _mm256_storeu_ps(scores + kept, _mm256_permutevar8x32_ps(s, lanes));
+    store_slots(slots + kept, _mm256_permutevar8x32_epi32(places, lanes));
+    kept += static_cast<std::size_t>(_mm_popcnt_u32(mask));
+  }
+  return compact_rest(scores, slots, i, n, threshold, kept);
+}
+
+// ---- sums of codes ----------------------------------------------------------------------------
+
+// Byte sums kept as two vectors of 16-bit words, modulo 65536, which the totals stay below:
+// `all` adds both bytes of a word (the upper one times 256), `odd` the upper ones alone.
+struct WordSums {
+  __m256i all;
+  __m256i odd;
+
+  void add_bytes(__m256i bytes) {
+    all = _mm256_add_epi16(all, bytes);
+    odd = _mm256_add_epi16(odd, _mm256_srli_epi16(bytes, 8));
+  }
+  // The two 128-bit halves hold the same 16 points for different sub-quantizers.
+  F32x16 totals() const {
+    const __m256i even = _mm256_sub_epi16(all, _mm256_slli_epi16(odd, 8));
+    const __m256i low = _mm256_unpacklo_epi16(even, odd);
+    const __m256i high = _mm256_unpackhi_epi16(even, odd);
+    const __m128i a = _mm_add_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+    const __m128i b =
+        _mm_add_epi16(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(a)),
+            _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(b))};
+  }
+};
+
+template <std::size_t kBlocks>
+inline void code_sums(const std::uint8_t* block, std::size_t n_codes, const std::uint8_t* luts,
+                      F32x16 (&sums)[2 * kBlocks]) {
+  static_assert(kBlocks == 1, "more would not fit the registers");
+  const __m256i nibble = _mm256_set1_epi8(0x0F);
+  WordSums low{_mm256_setzero_si256(), _mm256_setzero_si256()};
+  WordSums high = low;
+  for (std::size_t i = 0; i < n_codes * 16; i += 32) {
+    const __m256i codes = load_256(block + i);
+    const __m256i lut = load_256(luts + i);
+    low.add_bytes(_mm256_shuffle_epi8(lut, _mm256_and_si256(codes, nibble)));
+    high.add_bytes(_mm256_shuffle_epi8(lut, _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble)));
+  }
+  sums[0] = low.totals();
+  sums[1] = high.totals();
+}
+
+// ---- rows' distances --------------------------------------------------------------------------
+
+using Bytes = __m256i;
+using Sums = __m256i;
+constexpr std::size_t kByteWidth = 32;
+
+inline Bytes load_bytes(const void* p) { return load_256(p); }
+inline Bytes load_bytes_part(const void* p, std::size_t n) {
+  std::uint8_t padded[kByteWidth] = {};
+  std::memcpy(padded, p, n);
+  return load_256(padded);
+}
+inline Bytes flip_bytes(Bytes a) { return _mm256_xor_si256(a, _mm256_set1_epi8(-128)); }
+
+inline F32x16 to_floats(const std::uint32_t* p) {
+  return {_mm256_cvtepi32_ps(load_256(p)), _mm256_cvtepi32_ps(load_256(p + 8))};
+}
+
+// out[r] = the total of the four 64-bit lanes of lanes[r], each total below 2^32, for 8 rows.
+inline void total8(const __m256i (&lanes)[8], std::uint32_t* out) {
+  __m256i pairs[4];  // rows r (low half of each lane) and r + 4 (high half)
+  for (int r = 0; r < 4; ++r) {
+    pairs[r] = _mm256_add_epi64(lanes[r], _mm256_slli_epi64(lanes[r + 4], 32));
+  }
+  const __m256i a = _mm256_add_epi64(_mm256_unpacklo_epi64(pairs[0], pairs[1]),
+                                     _mm256_unpackhi_epi64(pairs[0], pairs[1]));
+  const __m256i b = _mm256_add_epi64(_mm256_unpacklo_epi64(pairs[2], pairs[3]),
+                                     _mm256_unpackhi_epi64(pairs[2], pairs[3]));
+  const __m256i all = _mm256_add_epi64(_mm256_permute2x128_si256(a, b, 0x20),
+                                       _mm256_permute2x128_si256(a, b, 0x31));
+  const __m256i in_order =
+      _mm256_permutevar8x32_epi32(all, _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), in_order);
+}
+
+// metric.lanes(row, query) gives four 64-bit partial distances of 32 bytes. A row's last bytes
+// that do not fill a vector are left to metric.rest.
+template <class Metric>
+inline void row_distances8(const Metric& metric, const std::uint8_t* rows, std::size_t bytes,
+                           std::uint32_t* out) {
+  const std::size_t whole = bytes - bytes % kByteWidth;
+  __m256i sums[8];
+#pragma GCC unroll 8
+  for (__m256i& sum : sums) sum = _mm256_setzero_si256();
+  for (std::size_t i = 0; i < whole; i += kByteWidth) {
+    const __m256i q = load_bytes(metric.query + i);
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < 8; ++r) {
+      sums[r] = _mm256_add_epi64(sums[r], metric.lanes(load_bytes(rows + r * bytes + i), q));
+    }
+  }
+  total8(sums, out);
+  if (whole == bytes) return;
+  for (std::size_t r = 0; r < 8; ++r) out[r] += metric.rest(rows + r * bytes, whole, bytes);
+}
+
+struct ManhattanRows {
+  const std::uint8_t* query;
+  std::uint8_t flip;
+
+  __m256i lanes(__m256i row, __m256i q) const {
+    const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip));
+    return _mm256_sad_epu8(_mm256_xor_si256(row, flips), q);
+  }
+  // Of bytes [from, to), fewer than a vector.
+  std::uint32_t rest(const std::uint8_t* row, std::size_t from, std::size_t to) const {
+    std::uint32_t sum = 0;
+    for (std::size_t i = from; i < to; ++i) {
+      const int d = (row[i] ^ flip) - query[i];
+      sum += static_cast<std::uint32_t>(d < 0 ? -d : d);
+    }
+    return sum;
+  }
+  void distances16(const std::uint8_t* rows, std::size_t bytes, std::uint32_t* out) const {
+    row_distances8(*this, rows, bytes, out);
+    row_distances8(*this, rows + 8 * bytes, bytes, out + 8);
+  }
+  std::uint32_t distance(const std::uint8_t* row, std::size_t bytes) const {
+    return rest(row, 0, bytes);
+  }
+};
+
+struct HammingRows {
+  const std::uint8_t* query;
+
+  __m256i lanes(__m256i row, __m256i q) const {
+    const __m256i nibble = _mm256_set1_epi8(0x0F);
+    const __m256i counts =
+        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+    const __m256i x = _mm256_xor_si256(row, q);
+    const __m256i low = _mm256_shuffle_epi8(counts, _mm256_and_si256(x, nibble));
+    const __m256i high =
+        _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble));
+    return _mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256());
+  }
+  std::uint32_t rest(const std::uint8_t* row, std::size_t from, std::size_t to) const {
+    return hamming(row + from, query + from, to - from);
+  }
+  void distances16(const std::uint8_t* rows, std::size_t bytes, std::uint32_t* out) const {
+    row_distances8(*this, rows, bytes, out);
+    row_distances8(*this, rows + 8 * bytes, bytes, out + 8);
+  }
+  std::uint32_t distance(const std::uint8_t* row, std::size_t bytes) const {
+    return rest(row, 0, bytes);
+  }
+};
+
+constexpr std::size_t kScanBlocks = 1;
+
+#include "kernels/scan.inc"
+
+// ---- dot products -----------------------------------------------------------------------------
+
+constexpr std::size_t kRouteBlocks = 2;
+constexpr bool kRowsSigned = false;
+
+inline Bytes broadcast4(const std::int8_t* p) {
+  int four;
+  std::memcpy(&four, p, sizeof four);
+  return _mm256_set1_epi32(four);
+}
+inline Sums splat_sums(std::int32_t x) { return _mm256_set1_epi32(x); }
+inline Sums one_sum(std::int32_t x) { return _mm256_setr_epi32(x, 0, 0, 0, 0, 0, 0, 0); }
+inline F32x16 sums_to_floats(const Sums (&sums)[2]) {
+  return {_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])};
+}
+inline __m128i totals4(const Sums (&sums)[4]) {
+  const __m256i a = _mm256_hadd_epi32(sums[0], sums[1]);
+  const __m256i b = _mm256_hadd_epi32(sums[2], sums[3]);
+  const __m256i c = _mm256_hadd_epi32(a, b);
+  return _mm_add_epi32(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
+}
+inline void combine4(const Sums (&high)[4], const Sums (&low)[4], float step, float* out) {
+  const __m256d h = _mm256_cvtepi32_pd(totals4(high));
+  const __m256d l = _mm256_cvtepi32_pd(totals4(low));
+  const __m128 dots = _mm256_cvtpd_ps(_mm256_fmadd_pd(h, _mm256_set1_pd(128.0), l));
+  _mm_storeu_ps(out, _mm_mul_ps(_mm_set1_ps(step), dots));
+}
+
+// Exact because queries stay in [-64, 63]: pair sums fit 16 bits.
+inline Sums dot4(Sums sums, Bytes rows, Bytes query) {
+  const __m256i pairs = _mm256_maddubs_epi16(rows, query);
+  return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+#include "kernels/dots.inc"
+
+}  // namespace
+}  // namespace annidx
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace annidx {
+namespace {
+
+#include "kernels/table.inc"
+
+}  // namespace
+
+constexpr Kernels kAvx2Kernels = make_table("avx2", crc32c_sse42);
+
+}  // namespace annidx
+
+#endif  // ANNIDX_X86
