@@ -471,6 +471,8 @@ inline Sums dot4(Sums sums, Bytes rows, Bytes query) {
   return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
+#include "kernels/records_x86.inc"
+
 #include "kernels/dots.inc"
 
 }  // namespace

@@ -383,6 +383,8 @@ inline void combine4(const Sums (&high)[4], const Sums (&low)[4], float step, fl
 
 // ---- without extensions -----------------------------------------------------------------------
 
+#include "kernels/records_x86.inc"
+
 namespace plain {
 
 struct CountByNibbles {

@@ -169,6 +169,13 @@ struct Kernels {
                                            float leaf_score, float step, const float* scalars,
                                            float threshold, Slot first_slot,
                                            const std::uint64_t* eligible, Survivors out);
+  // Puts the code records of n points (1 to 32), wherever they lie, side by side as one block of
+  // the scans above; lanes from n on repeat the last. records: n_codes / 2 bytes of codes every
+  // `stride` bytes, byte j with code 2j in its low nibble and code 2j + 1 in its high one. `stride`
+  // is at least that rounded up to 16: records are read in pieces of 16 bytes. block: n_codes * 16
+  // bytes.
+  void (*gather_codes)(const std::uint8_t* records, std::size_t stride, const Slot* slots,
+                       std::size_t n, std::size_t n_codes, std::uint8_t* block);
   // Lookup tables of one query. codebook: [dim][16] floats (for rotated dimension j the 16
   // codewords' components); sub-quantizer m covers dimensions [first_dim[m], first_dim[m+1]).
   //   table[m][c] = sum over j ascending of query[j] * codebook[j][c]   (16 lanes, mul then add)

@@ -339,6 +339,41 @@ struct HammingRows {
 
 #include "kernels/scan.inc"
 
+// ---- code records -----------------------------------------------------------------------------
+
+// Sixteen registers, byte j of register r from record r: turned so that register i holds byte i of
+// all records. Four rounds of interleaving transpose 16 x 16 bytes.
+inline void transpose_bytes(uint8x16_t (&x)[16]) {
+  for (int round = 0; round < 4; ++round) {
+    uint8x16_t y[16];
+    for (int i = 0; i < 8; ++i) {
+      y[2 * i] = vzip1q_u8(x[i], x[i + 8]);
+      y[2 * i + 1] = vzip2q_u8(x[i], x[i + 8]);
+    }
+    for (int i = 0; i < 16; ++i) x[i] = y[i];
+  }
+}
+
+void gather_codes(const std::uint8_t* records, std::size_t stride, const Slot* slots, std::size_t n,
+                  std::size_t n_codes, std::uint8_t* block) {
+  for (std::size_t at = 0; at < n_codes / 2; at += 16) {
+    uint8x16_t low[16], high[16];
+    for (std::size_t i = 0; i < 16; ++i) {
+      low[i] = vld1q_u8(records + std::size_t{slots[i < n ? i : n - 1]} * stride + at);
+      high[i] = vld1q_u8(records + std::size_t{slots[16 + i < n ? 16 + i : n - 1]} * stride + at);
+    }
+    transpose_bytes(low);
+    transpose_bytes(high);
+    const uint8x16_t nibble = vdupq_n_u8(0x0F);
+    const std::size_t bytes = n_codes / 2 - at < 16 ? n_codes / 2 - at : 16;
+    for (std::size_t j = 0; j < bytes; ++j) {
+      std::uint8_t* code = block + 2 * (at + j) * 16;
+      vst1q_u8(code, vorrq_u8(vandq_u8(low[j], nibble), vshlq_n_u8(high[j], 4)));
+      vst1q_u8(code + 16, vorrq_u8(vshrq_n_u8(low[j], 4), vbicq_u8(high[j], nibble)));
+    }
+  }
+}
+
 // ---- dot products -----------------------------------------------------------------------------
 
 using Bytes = int8x16_t;

@@ -357,6 +357,19 @@ void rerank_u8(const std::uint8_t* rows, std::size_t row_stride, std::size_t dim
   rerank(rows, row_stride, dim, query, scalars, slots, n, keys);
 }
 
+void gather_codes(const std::uint8_t* records, std::size_t stride, const Slot* slots, std::size_t n,
+                  std::size_t n_codes, std::uint8_t* block) {
+  for (std::size_t m = 0; m < n_codes; ++m) {
+    const auto code = [&](std::size_t i) {
+      const std::uint8_t pair = records[std::size_t{slots[i < n ? i : n - 1]} * stride + m / 2];
+      return static_cast<unsigned>(m % 2 == 0 ? pair & 15 : pair >> 4);
+    };
+    for (std::size_t j = 0; j < 16; ++j) {
+      block[m * 16 + j] = static_cast<std::uint8_t>(code(j) | code(16 + j) << 4);
+    }
+  }
+}
+
 void rotate_i8(const std::int8_t* matrix, std::size_t n_rows, std::size_t row_stride,
                std::size_t dim, const QueryBytes& query, const float* row_scale, float* out) {
   for (std::size_t r = 0; r < n_rows; ++r) {

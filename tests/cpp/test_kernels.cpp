@@ -1,6 +1,6 @@
 // test_kernels.cpp owns the proof that every kernel table this CPU can run keeps the contract
-// of src_c/kernels/kernels.h: results equal, bit for bit, to the naive code below (and so to each other),
-// no operand is read or written past its end, and the dispatcher picks what it says.
+// of src_c/kernels/kernels.h: results equal, bit for bit, to the naive code below (and so to each
+// other), no operand is read or written past its end, and the dispatcher picks what it says.
 //
 // Build and run, from the repository's root (the second build adds the sanitizers):
 //   SOURCES="tests/cpp/test_kernels.cpp src_c/kernels/*.cpp"
@@ -703,6 +703,35 @@ std::vector<std::uint16_t> random_groups(std::size_t n_codes) {
   return first_dim;
 }
 
+void test_gather_codes(const Kernels& k) {
+  for (std::size_t n_codes : {4, 8, 12, 16, 28, 32, 36, 60, 64, 128, 256}) {
+    const std::size_t bytes = n_codes / 2;
+    for (std::size_t spare : {std::size_t{0}, std::size_t{8}, std::size_t{40}}) {
+      const std::size_t stride = (bytes + 15) / 16 * 16 + spare;
+      constexpr std::size_t kRecords = 50;
+      Buffer<std::uint8_t> records(kRecords * stride);
+      fill_bytes(records);
+      for (std::size_t n = 1; n <= kBlockPoints; ++n) {
+        Buffer<Slot> slots(n);
+        for (Slot& slot : slots) slot = static_cast<Slot>(random_below(kRecords));
+        if (n > 1) slots[0] = kRecords - 1;
+        Buffer<std::uint8_t> block(n_codes * 16);
+        k.gather_codes(records.data(), stride, slots.data(), n, n_codes, block.data());
+        bool ok = true;
+        for (std::size_t m = 0; m < n_codes; ++m) {
+          for (std::size_t j = 0; j < kBlockPoints; ++j) {
+            const std::uint8_t pair = records[slots[j < n ? j : n - 1] * stride + m / 2];
+            const int expected = m % 2 == 0 ? pair & 15 : pair >> 4;
+            const std::uint8_t got = block[m * 16 + j % 16];
+            ok = ok && (j < 16 ? got & 15 : got >> 4) == expected;
+          }
+        }
+        check(ok, "gather_codes, %zu codes, stride %zu, n %zu", n_codes, stride, n);
+      }
+    }
+  }
+}
+
 void test_luts(const Kernels& k) {
   for (std::size_t n_codes : {1, 2, 4, 15, 16, 17, 32, 33, 64, 256}) {
     for (int repeat = 0; repeat < 12; ++repeat) {
@@ -1069,6 +1098,7 @@ void test_table(const Kernels& k) {
   test_sort_scores(k);
   test_scan_codes("scan_codes_additive", k.scan_codes_additive, false);
   test_scan_codes("scan_codes_multiplicative", k.scan_codes_multiplicative, true);
+  test_gather_codes(k);
   test_luts(k);
   test_encode(k);
   test_rerank("rerank_i8", k.rerank_i8);
