@@ -1,6 +1,6 @@
-// partition.h owns trees: dividing the vectors of a working space into leaves (building), and choosing
-// the leaves a query should read (routing). It must not know files, and it makes no threads of its
-// own beyond parallel_for.
+// partition.h owns trees: dividing the vectors of a working space into leaves (building), and
+// choosing the leaves a query should read (routing). It must not know files, and it makes no
+// threads of its own beyond parallel_for.
 //
 // A leaf is a cell around a centre. Building: a tree of hyperplanes, each between the two centres
 // of a 2-means run, trained on a sample; all rows descend it; Lloyd passes then move the centres, a

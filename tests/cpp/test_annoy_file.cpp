@@ -1,8 +1,8 @@
 // Tests of src_c/annoy over small files that Annoy wrote (tests/golden/annoy): the same
 // answers; wrong parameters and damage are Error(format) or answers, never a crash or a hang.
 // Build: g++ -std=c++17 -g -ffp-contract=off -fsanitize=address,undefined -Isrc_c
-//   tests/cpp/test_annoy_file.cpp src_c/annoy/annoy_file.cpp src_c/os/file.cpp src_c/rows/metric.cpp
-//   src_c/kernels/*.cpp   (run from the repository's folder)
+//   tests/cpp/test_annoy_file.cpp src_c/annoy/annoy_file.cpp src_c/os/file.cpp
+//   src_c/rows/metric.cpp src_c/kernels/*.cpp   (run from the repository's folder)
 // ANNIDX_EXHAUSTIVE=1 damages every third byte of each file instead of some hundred.
 #include "annoy/annoy_file.h"
 

@@ -1,5 +1,5 @@
-// Tests of src_c/rows/ids: ids to rows and back, all-or-nothing adds, damaged sections, sets of slots.
-// Build: g++ -std=c++17 -g -fsanitize=address,undefined -Isrc_c tests/cpp/test_ids.cpp
+// Tests of src_c/rows/ids: ids to rows and back, all-or-nothing adds, damaged sections, sets of
+// slots. Build: g++ -std=c++17 -g -fsanitize=address,undefined -Isrc_c tests/cpp/test_ids.cpp
 // src_c/rows/ids.cpp
 #include "rows/ids.h"
 
