@@ -13,7 +13,7 @@
 #include "model/partition.h"
 #include "rows/metric.h"
 #include "search/calibrate.h"
-#include "search/search.h"
+#include "search/searcher.h"
 
 namespace annidx {
 

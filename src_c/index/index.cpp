@@ -18,7 +18,7 @@
 #include "rows/vectors.h"
 #include "search/calibrate.h"
 #include "search/loaded.h"
-#include "search/search.h"
+#include "search/searcher.h"
 
 namespace annidx {
 namespace {

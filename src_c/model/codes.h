@@ -91,6 +91,8 @@ struct CodesView {
   const std::uint32_t* rotation_order = nullptr;
   const std::uint8_t* blocks = nullptr;
   const float* scalars = nullptr;
+
+  std::size_t block_bytes() const noexcept { return std::size_t{code_count} * kCodewords; }
 };
 
 struct PlaneBuffers {

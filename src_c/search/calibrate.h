@@ -8,7 +8,7 @@
 
 #include "base/parallel.h"
 #include "format/format.h"
-#include "search/search.h"
+#include "search/searcher.h"
 
 namespace annidx {
 

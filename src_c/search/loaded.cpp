@@ -34,47 +34,66 @@ LoadedImage::LoadedImage(std::unique_ptr<Memory> memory, const std::string& name
   require_positive(view_.params.value_scale, "value_scale", name);
   require_positive(view_.params.work_scale, "work_scale", name);
   require_positive(view_.params.byte_scale, "byte_scale", name);
+  search_.item_count = view_.header.item_count;
   connect();
 }
 
 void LoadedImage::connect() {
-  const format::Params& params = view_.params;
-  const MetricTraits& traits = traits_of(metric());
-  const std::uint64_t items = view_.header.item_count;
+  connect_ids();
+  connect_rows();
+  connect_forest();
+  connect_codes();
+}
 
-  ids_.kind = static_cast<IdKind>(params.id_kind);
-  ids_.count = items;
+void LoadedImage::connect_ids() {
+  ids_.kind = static_cast<IdKind>(view_.params.id_kind);
+  ids_.count = items();
   ids_.int64_ids = view_.array<std::int64_t>(Section::ids_int64);
   ids_.order = view_.array<std::uint32_t>(Section::id_order);
   ids_.text_offsets = view_.array<std::uint64_t>(Section::id_text_offsets);
   ids_.text = view_.array<char>(Section::id_text);
   ids_.text_bytes = view_.section_bytes(Section::id_text);
+}
 
+void LoadedImage::connect_rows() {
+  const format::Params& params = view_.params;
+  const MetricTraits& traits = traits_of(metric());
   SearchView& s = search_;
   s.scorer = &scorer_;
   s.scan = static_cast<Scan>(params.scan_kind);
   s.transform = {traits.work, dim(), params.work_scale,
                  traits.multiplies_norm ? nullptr : view_.array<float>(Section::mean)};
   s.value_scale = params.value_scale;
-  s.item_count = items;
   s.vectors = view_.section(Section::vectors);
   s.row_bytes = stored_bytes(dtype(), dim());
   s.slot_rows = view_.array<std::uint32_t>(Section::slot_rows);
   s.row_slots = view_.array<std::uint32_t>(Section::row_slots);
+}
 
-  s.forest.dim4 = params.work_dim4;
-  s.forest.item_count = items;
-  s.forest.block_count = params.block_count;
-  s.forest.leaves = {view_.array<std::uint8_t>(Section::leaf_centres),
-                     view_.array<float>(Section::leaf_mults),
-                     view_.array<float>(Section::leaf_biases)};
-  s.forest.groups = {view_.array<std::uint8_t>(Section::group_centres),
-                     view_.array<float>(Section::group_mults),
-                     view_.array<float>(Section::group_biases)};
-  s.forest.leaf_spans = view_.array<LeafSpan>(Section::leaf_ranges);
-  s.forest.group_spans = view_.array<GroupSpan>(Section::group_ranges);
-  s.forest.tree_slots = view_.array<Slot>(Section::tree_slots);
-  // A copy: what is checked must be what is kept, also while the file is overwritten.
+void LoadedImage::connect_forest() {
+  const format::Params& params = view_.params;
+  ForestView& forest = search_.forest;
+  forest.dim4 = params.work_dim4;
+  forest.item_count = items();
+  forest.block_count = params.block_count;
+  forest.leaves = {view_.array<std::uint8_t>(Section::leaf_centres),
+                   view_.array<float>(Section::leaf_mults),
+                   view_.array<float>(Section::leaf_biases)};
+  forest.groups = {view_.array<std::uint8_t>(Section::group_centres),
+                   view_.array<float>(Section::group_mults),
+                   view_.array<float>(Section::group_biases)};
+  forest.leaf_spans = view_.array<LeafSpan>(Section::leaf_ranges);
+  forest.group_spans = view_.array<GroupSpan>(Section::group_ranges);
+  forest.tree_slots = view_.array<Slot>(Section::tree_slots);
+  connect_trees();
+  search_.leaf_biases = forest.leaves.biases;
+  search_.leaf_scan_factors = view_.array<float>(Section::leaf_scan_factors);
+  search_.leaf_radii = view_.array<float>(Section::leaf_radii);
+}
+
+// The trees are a copy: what is checked must be what is kept, also while the file is overwritten.
+void LoadedImage::connect_trees() {
+  const format::Params& params = view_.params;
   const auto* first_tree = view_.array<format::Tree>(Section::trees);
   const std::vector<format::Tree> trees(first_tree, first_tree + params.tree_count);
   std::uint64_t leaf_end = 0, group_end = 0;  // of the trees so far, which do not overlap
@@ -94,13 +113,14 @@ void LoadedImage::connect() {
                                          std::to_string(tree.leaf_entry_count) + " and " +
                                          std::to_string(tree.group_entry_count));
     }
-    s.forest.trees.push_back({tree.first_leaf_entry, tree.leaf_entry_count, tree.first_group_entry,
-                              tree.group_entry_count});
+    search_.forest.trees.push_back({tree.first_leaf_entry, tree.leaf_entry_count,
+                                    tree.first_group_entry, tree.group_entry_count});
   }
-  s.leaf_biases = s.forest.leaves.biases;
-  s.leaf_scan_factors = view_.array<float>(Section::leaf_scan_factors);
-  s.leaf_radii = view_.array<float>(Section::leaf_radii);
+}
 
+void LoadedImage::connect_codes() {
+  const format::Params& params = view_.params;
+  SearchView& s = search_;
   s.codes = {dim(),
              params.code_count,
              params.rotation_block,

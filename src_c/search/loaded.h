@@ -10,7 +10,7 @@
 #include "os/file.h"
 #include "rows/ids.h"
 #include "rows/metric.h"
-#include "search/search.h"
+#include "search/searcher.h"
 
 namespace annidx {
 
@@ -40,6 +40,11 @@ class LoadedImage {
 
  private:
   void connect();
+  void connect_ids();
+  void connect_rows();
+  void connect_forest();
+  void connect_trees();
+  void connect_codes();
 
   std::unique_ptr<Memory> memory_;
   std::string name_;

@@ -1,0 +1,41 @@
+// request.h owns what one query asks and what it gets. It must not know how it is answered.
+#pragma once
+
+#include <cstdint>
+
+#include "base/types.h"
+#include "rows/ids.h"
+
+namespace annidx {
+
+// How much work a query does.
+struct Setting {
+  std::uint64_t candidates = 0;  // points of the leaves it reads, at least
+  std::uint64_t rerank = 0;      // of these, re-ranked by byte rows
+  std::uint64_t exact = 0;       // of these, scored by the vectors
+  bool everything = false;       // score all eligible items exactly instead
+};
+
+struct Request {
+  std::uint64_t k = 10;
+  Setting setting;
+  const SlotSet* eligible = nullptr;  // null: all
+  Slot excluded = kNoRow;             // never returned
+  Slot included = kNoRow;  // scored whether the scan meets it or not (an item asking for itself)
+  bool has_radius = false;
+  double radius = 0.0;
+
+  bool is_eligible(Slot slot) const noexcept { return !eligible || eligible->contains(slot); }
+  const std::uint64_t* eligible_words() const noexcept {
+    return eligible ? eligible->words() : nullptr;
+  }
+};
+
+struct Neighbour {
+  double key;
+  double distance;  // as the user sees it
+  Row row;
+  Slot slot;
+};
+
+}  // namespace annidx

@@ -1,0 +1,60 @@
+// searcher.h owns the path of a query through its stages: forms, route, scan, further trees,
+// rerank, exact. Each stage is a class or function of its own file with its own scratch; here
+// stands only their order. It must not know the layout of files.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "model/partition.h"
+#include "search/candidates.h"
+#include "search/exact.h"
+#include "search/further_trees.h"
+#include "search/leaf_scan.h"
+#include "search/page_keeper.h"
+#include "search/query_forms.h"
+#include "search/request.h"
+#include "search/trace.h"
+#include "search/view.h"
+
+namespace annidx {
+
+// Runs queries, one at a time, with buffers that are kept between them. One a thread.
+class Searcher {
+ public:
+  // values: dim floats as the user gave them, or packed bits for hamming. Must outlive the run.
+  // Results are nearest first, ties by row, min(k, eligible) of them, fewer only by the radius.
+  const std::vector<Neighbour>& run(const SearchView& view, const void* values,
+                                    const Request& request);
+  // Called while a query reads much, so that pages can be given back where memory is limited. Must
+  // outlive the searcher.
+  void set_page_keeper(const std::function<void()>* keeper) { pages_.set(keeper); }
+  // Calibration asks one query with many numbers of candidates: begin_trace once, then trace for
+  // each.
+  void begin_trace(const SearchView& view, const void* values, Slot excluded);
+  // What a scan of so many candidates and a re-ranking of all it keeps leave within the last
+  // depths.
+  const std::vector<TracedCandidate>& trace(const SearchView& view, std::uint64_t candidates,
+                                            const TraceDepths& depths);
+  // Route scores of the first tree's leaves for the last query.
+  void score_leaves(const SearchView& view, std::vector<float>* scores) const;
+
+ private:
+  void find_candidates(const SearchView& view, const Request& request, std::uint64_t keep);
+  void approximate(const SearchView& view, const Request& request);
+  void search_widening(const SearchView& view, const Request& request, std::uint64_t wanted);
+
+  QueryForms query_;
+  RouteScratch route_scratch_;
+  std::vector<RoutedLeaf> leaves_;
+  LeafScan leaf_scan_;
+  FurtherTrees further_trees_;
+  Candidates candidates_;
+  ExactStage exact_;
+  TraceStage trace_;
+  PageKeeper pages_;
+  Slot traced_excluded_ = kNoRow;
+};
+
+}  // namespace annidx
