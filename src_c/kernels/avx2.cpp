@@ -475,6 +475,8 @@ inline Sums dot4(Sums sums, Bytes rows, Bytes query) {
 
 #include "kernels/dots.inc"
 
+#include "kernels/tiles_avx2.inc"
+
 }  // namespace
 }  // namespace annidx
 

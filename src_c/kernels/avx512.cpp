@@ -385,6 +385,33 @@ inline void combine4(const Sums (&high)[4], const Sums (&low)[4], float step, fl
 
 #include "kernels/records_x86.inc"
 
+// Sixteen registers of sixteen 32-bit lanes, turned so that register i holds lane i of all.
+inline void transpose_lanes(__m512i (&x)[16]) {
+  __m512i y[16];
+  for (int i = 0; i < 16; i += 2) {
+    y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+    y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+  }
+  for (int i = 0; i < 16; i += 4) {
+    x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
+    x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
+    x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
+    x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
+  }
+  // x[4 q + l]: its part p holds lane 4 p + l of the registers 4 q .. 4 q + 3.
+  for (int l = 0; l < 4; ++l) {
+    const __m512i low01 = _mm512_shuffle_i32x4(x[l], x[4 + l], 0x44);
+    const __m512i high01 = _mm512_shuffle_i32x4(x[l], x[4 + l], 0xEE);
+    const __m512i low23 = _mm512_shuffle_i32x4(x[8 + l], x[12 + l], 0x44);
+    const __m512i high23 = _mm512_shuffle_i32x4(x[8 + l], x[12 + l], 0xEE);
+    y[l] = _mm512_shuffle_i32x4(low01, low23, 0x88);
+    y[4 + l] = _mm512_shuffle_i32x4(low01, low23, 0xDD);
+    y[8 + l] = _mm512_shuffle_i32x4(high01, high23, 0x88);
+    y[12 + l] = _mm512_shuffle_i32x4(high01, high23, 0xDD);
+  }
+  for (int i = 0; i < 16; ++i) x[i] = y[i];
+}
+
 namespace plain {
 
 struct CountByNibbles {
@@ -454,6 +481,8 @@ inline Sums dot4(Sums sums, Bytes rows, Bytes query) {
 
 #include "kernels/dots.inc"
 
+#include "kernels/tiles_avx512.inc"
+
 }  // namespace plain
 }  // namespace
 }  // namespace annidx
@@ -485,6 +514,8 @@ inline Sums dot4(Sums sums, Bytes rows, Bytes query) {
 }
 
 #include "kernels/dots.inc"
+
+#include "kernels/tiles_avx512_vnni.inc"
 
 }  // namespace vnni
 }  // namespace
@@ -583,6 +614,9 @@ constexpr Kernels with_vnni(Kernels k) {
   k.rerank_i8 = vnni::rerank_i8;
   k.rerank_u8 = vnni::rerank_u8;
   k.rotate_i8 = vnni::rotate_i8;
+  k.pack_tile_row = vnni::pack_tile_row;
+  k.pack_tile_columns = vnni::pack_tile_columns;
+  k.score_tile = vnni::score_tile;
   return k;
 }
 

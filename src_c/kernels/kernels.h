@@ -72,6 +72,31 @@ struct Survivors {
   Slot* slots;
 };
 
+// Rows and columns of a tile: all pairs of two sets of byte rows.
+inline constexpr std::size_t kTilePoints = 32;
+
+// What a tile's scores take from each row, and the score that still passes.
+struct TileRowTerms {
+  float factor;
+  float offset;
+  float limit;
+};
+
+// What they take from each column.
+struct TileColumnTerms {
+  float mult[kTilePoints];
+  float bias[kTilePoints];
+  float offset[kTilePoints];
+};
+
+// Room for a packed row, and for packed columns, at any level.
+inline constexpr std::size_t tile_row_bytes(std::size_t dim) noexcept {
+  return 2 * ((dim + 7) / 8 * 8) + 64;
+}
+inline constexpr std::size_t tile_column_bytes(std::size_t dim) noexcept {
+  return 2 * kTilePoints * ((dim + 7) / 8 * 8);
+}
+
 struct Kernels {
   const char* name;  // "scalar", "avx2", "avx512", "neon"
 
@@ -223,6 +248,24 @@ struct Kernels {
   //   out[r] = row_scale[r] * (step * float(dot))
   void (*rotate_i8)(const std::int8_t* matrix, std::size_t n_rows, std::size_t row_stride,
                     std::size_t dim, const QueryBytes& query, const float* row_scale, float* out);
+
+  // ---- tiles: scores of all pairs of two sets of byte rows ----------------------------
+  // Both sides are packed first, in a layout of the level's own. Values are byte ^ flip, signed:
+  // flip is 0 for signed rows and 0x80 for unsigned ones, which become value - 128. A row fills
+  // tile_row_bytes(dim); columns, n (1 to 32) of dim bytes wherever they lie, fill
+  // tile_column_bytes(dim), places from n on repeat the last.
+  void (*pack_tile_row)(const std::uint8_t* row, std::size_t dim, std::uint8_t flip,
+                        std::uint8_t* packed);
+  void (*pack_tile_columns)(const std::uint8_t* const* rows, std::size_t n, std::size_t dim,
+                            std::uint8_t flip, std::uint8_t* packed);
+  // Row r is the one at rows + places[r] * tile_row_bytes(dim), its terms are terms[places[r]].
+  //   dot = sum of row value * column value         (exact in int32)
+  //   scores[r * 32 + c] = bias[c] - mult[c] * (factor * ((float(dot) + offset) + offset[c]))
+  // Bit c of passed[r] says whether that is <= the row's limit (NaN never). `scores` and `passed`
+  // have room for n_rows rounded up to 8.
+  void (*score_tile)(const std::uint8_t* rows, const std::uint32_t* places, std::size_t n_rows,
+                     const std::uint8_t* columns, std::size_t dim, const TileRowTerms* terms,
+                     const TileColumnTerms& column, std::uint32_t* passed, float* scores);
 
   // ---- bytes -----------------------------------------------------------------------
   std::uint32_t (*crc32c)(std::uint32_t crc, const void* data, std::size_t bytes);  // start with 0

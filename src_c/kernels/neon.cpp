@@ -416,6 +416,24 @@ inline void combine4(const Sums (&high)[4], const Sums (&low)[4], float step, fl
   vst1q_f32(out, vmulq_f32(vdupq_n_f32(step), dots));
 }
 
+// Sixteen values from the `at`-th on of each of four rows, as four groups of four: group g of row c
+// goes to out[g * kTilePoints * 4 + c * 4], for the first n_groups.
+inline void turn_columns(const std::uint8_t* const* rows, std::size_t at, std::uint8_t change,
+                         std::size_t n_groups, std::uint8_t* out) {
+  const uint8x16_t changes = vdupq_n_u8(change);
+  uint32x4_t x[4];
+  for (int i = 0; i < 4; ++i) {
+    x[i] = vreinterpretq_u32_u8(veorq_u8(vld1q_u8(rows[i] + at), changes));
+  }
+  const uint32x4_t low01 = vzip1q_u32(x[0], x[2]), high01 = vzip2q_u32(x[0], x[2]);
+  const uint32x4_t low23 = vzip1q_u32(x[1], x[3]), high23 = vzip2q_u32(x[1], x[3]);
+  const uint32x4_t turned[4] = {vzip1q_u32(low01, low23), vzip2q_u32(low01, low23),
+                                vzip1q_u32(high01, high23), vzip2q_u32(high01, high23)};
+  for (std::size_t g = 0; g < n_groups; ++g) {
+    vst1q_u8(out + g * kTilePoints * 4, vreinterpretq_u8_u32(turned[g]));
+  }
+}
+
 namespace plain {
 
 // Exact because queries stay in [-64, 63]: pair sums fit 16 bits.
@@ -426,6 +444,8 @@ inline Sums dot4(Sums sums, Bytes rows, Bytes query) {
 }
 
 #include "kernels/dots.inc"
+
+#include "kernels/tiles_neon.inc"
 
 }  // namespace plain
 }  // namespace
@@ -449,6 +469,8 @@ namespace dotprod {
 inline Sums dot4(Sums sums, Bytes rows, Bytes query) { return vdotq_s32(sums, rows, query); }
 
 #include "kernels/dots.inc"
+
+#include "kernels/tiles_neon_dot.inc"
 
 }  // namespace dotprod
 }  // namespace
@@ -475,6 +497,9 @@ constexpr Kernels with_dotprod(Kernels k) {
   k.rerank_i8 = dotprod::rerank_i8;
   k.rerank_u8 = dotprod::rerank_u8;
   k.rotate_i8 = dotprod::rotate_i8;
+  k.pack_tile_row = dotprod::pack_tile_row;
+  k.pack_tile_columns = dotprod::pack_tile_columns;
+  k.score_tile = dotprod::score_tile;
   return k;
 }
 #endif

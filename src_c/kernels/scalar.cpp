@@ -379,6 +379,8 @@ void rotate_i8(const std::int8_t* matrix, std::size_t n_rows, std::size_t row_st
   }
 }
 
+#include "kernels/tiles_scalar.inc"
+
 #include "kernels/table.inc"
 
 }  // namespace
