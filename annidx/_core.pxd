@@ -120,7 +120,9 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
     cppclass CurveRow:
         uint32_t k
         double recall
+        uint64_t opened
         uint64_t candidates
+        uint64_t expanded
         uint64_t rerank
         uint64_t exact
 

@@ -735,7 +735,9 @@ cdef class CoreIndex:
                 {
                     "k": row.k,
                     "recall": row.recall,
+                    "opened": row.opened,
                     "candidates": row.candidates,
+                    "expanded": row.expanded,
                     "rerank": row.rerank,
                     "exact": row.exact,
                 }

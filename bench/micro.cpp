@@ -12,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -214,33 +215,27 @@ void probe_machine(const Memory& memory) {
 
 // ---- kernels of a query -------------------------------------------------------------------------
 
-// Leaves in random order, the start of the next one prefetched meanwhile, as a query reads them.
+// Runs of one block each in random order, as a query that has chosen its blocks reads them.
 void time_scan_codes(const Kernels& level, const Memory& memory, std::size_t n_codes,
                      const Place& place) {
-  constexpr std::size_t scalar_bytes =
-      std::min(annidx::tuning::kPrefetchScalarBytes, kLeafPoints * sizeof(float));
-  const std::size_t leaf_bytes = kLeafPoints * n_codes / 2;
-  const std::size_t code_bytes = std::min(annidx::tuning::kPrefetchCodeBytes, leaf_bytes);
+  constexpr std::size_t kRuns = 32;
+  const std::size_t block_bytes = annidx::code_block_bytes(n_codes);
   Random random;
   const auto luts = random.integers<std::uint8_t>(n_codes * 16, 0, 255);
-  // About one point in a hundred lies this far (2.3 standard deviations) below the mean sum.
-  const auto codes = static_cast<float>(n_codes);
-  const float threshold = 127.5f * codes - 2.3f * 73.9f * __builtin_sqrtf(codes);
-  std::vector<float> scores(kLeafPoints + 64);
-  std::vector<Slot> slots(kLeafPoints + 64);
-  Walk walk(place.bytes / leaf_bytes);
-  std::size_t leaf = walk.next();
+  std::vector<float> scores((kRuns + 1) * annidx::kBlockPoints);
+  std::vector<Slot> slots(scores.size());
+  std::vector<annidx::CodeRun> runs(kRuns);
+  Walk walk(place.bytes / block_bytes);
   const double ns = ns_per_call([&] {
-    const std::size_t next = walk.next();
-    annidx::prefetch_l2(memory.bytes + next * leaf_bytes, code_bytes);
-    annidx::prefetch_l2(memory.zeros + next * kLeafPoints, scalar_bytes);
-    level.scan_codes_additive(memory.bytes + leaf * leaf_bytes, kLeafPoints, n_codes, luts.data(),
-                              0.0f, 1.0f, memory.zeros + leaf * kLeafPoints, threshold, 0, nullptr,
-                              {scores.data(), slots.data()});
-    leaf = next;
+    for (annidx::CodeRun& run : runs) {
+      run = {static_cast<std::uint32_t>(walk.next()), 0, annidx::kBlockPoints, 0.0f};
+    }
+    constexpr float kNonePass = -std::numeric_limits<float>::max();
+    level.scan_codes_additive(memory.bytes, n_codes, runs.data(), kRuns, luts.data(), 1.0f,
+                              kNonePass, nullptr, {scores.data(), slots.data()});
   });
-  print(level, "scan_codes " + std::to_string(n_codes), place.name, "point", kLeafPoints,
-        leaf_bytes + scalar_bytes, ns);
+  print(level, "scan_codes " + std::to_string(n_codes), place.name, "point",
+        kRuns * annidx::kBlockPoints, kRuns * block_bytes, ns);
 }
 
 // Whole rows, leaf by leaf in random order; `scan` gets the leaf's first row.

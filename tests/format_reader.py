@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAGIC = b"\x89ANNIDX\n"
-VERSION = 1
+VERSION = 2
 METRICS = {1: "angular", 2: "cosine", 3: "euclidean", 4: "manhattan", 5: "dot", 6: "hamming"}
 DTYPES = {1: "float32", 2: "float16", 3: "int8", 4: "uint8", 5: "bits"}
 SCANS = {1: "codes", 2: "byte_rows", 3: "bits", 4: "vectors"}
@@ -30,12 +31,12 @@ STORAGE = {
     "manhattan": REAL | {"uint8"},
     "hamming": {"bits"},
 }
-# Kinds 1 to 32.
+# Kinds 1 to 34.
 NAMES = (
     "params vectors slot_rows row_slots ids_int64 id_order id_text_offsets id_text mean trees "
     "leaf_ranges leaf_centres leaf_mults leaf_biases leaf_scan_factors leaf_radii group_ranges "
-    "group_centres group_mults group_biases tree_slots codes code_scalars codebook "
-    "code_first_dims rotation rotation_scales rotation_order byte_rows row_scalars curve metadata"
+    "group_centres group_mults group_biases tree_slots codes block_centroids code_records "
+    "neighbours codebook code_first_dims rotation rotation_scales rotation_order byte_rows row_scalars curve metadata"
 ).split()
 UINT_PARAMS = (
     "id_kind scan_kind tree_count work_dim4 leaf_entries group_entries block_count code_count "
@@ -43,21 +44,36 @@ UINT_PARAMS = (
 ).split()
 FLOAT_PARAMS = "value_scale byte_scale byte_offset default_recall residual_weight".split()
 
+LIST_PARAMS = (
+    "centroid_blocks centroid_scale record_bytes neighbour_count neighbour_bytes"
+).split()
+# Where each stands among the fields of PARAMS.
+PARAM_PLACES = {
+    **{name: place for place, name in enumerate(UINT_PARAMS)},
+    **{name: place for place, name in enumerate(LIST_PARAMS, 21)},
+}
+
 HEADER = struct.Struct("<8sII16sQIIIIQ16s44sI")
 ENTRY = struct.Struct("<IIQQQII")
-PARAMS = struct.Struct("<12I5f3If11I")
+PARAMS = struct.Struct("<12I5f3IfIf3I6I")
 TREE = np.dtype([(name, "<u4") for name in ("leaf", "leaves", "group", "groups")])
-LEAF = np.dtype([("first", "<u8"), ("count", "<u4"), ("block", "<u4")])
+LEAF = np.dtype(
+    [("first", "<u8")]
+    + [(name, "<u4") for name in ("count", "block", "centroid_block", "reserved")]
+)
 GROUP = np.dtype([("block", "<u4"), ("blocks", "<u4")])
 POINT = np.dtype(
     [("k", "<u4"), ("recall", "<f4")]
-    + [(name, "<u4") for name in ("candidates", "rerank", "exact", "reserved")]
+    + [
+        (name, "<u4")
+        for name in ("opened", "candidates", "expanded", "rerank", "exact", "reserved")
+    ]
 )
 TYPES: dict[str, Any] = {
     **dict.fromkeys(["slot_rows", "row_slots", "id_order", "tree_slots", "rotation_order"], "<u4"),
     **dict.fromkeys(
         "mean leaf_mults leaf_biases leaf_scan_factors leaf_radii group_mults group_biases "
-        "code_scalars codebook rotation_scales row_scalars".split(),
+        "codebook rotation_scales row_scalars".split(),
         "<f4",
     ),
     "ids_int64": "<i8",
@@ -207,7 +223,8 @@ class IndexFile:
         params |= dict(zip(FLOAT_PARAMS, fields[12:17], strict=True))
         params |= {"seed": fields[17] | fields[18] << 32, "leaf_points": fields[19]}
         params["work_scale"] = fields[20]
-        require(not any(fields[21:]), "damaged: reserved params")
+        params |= dict(zip(LIST_PARAMS, fields[21:26], strict=True))
+        require(not any(fields[26:]), "damaged: reserved params")
         return params
 
     def _check_params(self) -> None:
@@ -232,6 +249,7 @@ class IndexFile:
             expect(1 <= p["rotation_block"] <= self.dim, "rotation_block")
         else:
             expect(p["block_count"] == p["code_count"] == p["rotation_block"] == 0, "code_count")
+        self._check_list_params(expect)
         bytes_stored = self.dtype in ("int8", "uint8")
         copies = p["scan_kind"] in (1, 2) and not bytes_stored
         allowed = {self.dim if copies else 0} | ({0} if p["scan_kind"] == 1 else set())
@@ -243,6 +261,19 @@ class IndexFile:
         expect(0 <= p["default_recall"] <= 1, "default_recall")
         expect(np.isfinite(p["work_scale"]), "work_scale")
         expect(bool(np.frexp(p["work_scale"])[0] == 0.5), "work_scale")
+
+    def _check_list_params(self, expect: Callable[[bool, str], None]) -> None:
+        p = self.params
+        blocks = p["centroid_blocks"]
+        expect(blocks <= (p["block_count"] if p["scan_kind"] == 1 else 0), "centroid_blocks")
+        scale = p["centroid_scale"]
+        expect(NORMAL <= scale < np.inf if blocks else scale == 1, "centroid_scale")
+        record = -(-(p["code_count"] // 2 + 8) // 8) * 8 if p["scan_kind"] == 1 else 0
+        expect(p["record_bytes"] in (0, record), "record_bytes")
+        most = 256 if p["record_bytes"] else 0
+        expect(p["neighbour_count"] <= most, "neighbour_count")
+        entry = 3 if self.items < 2**24 else 4
+        expect(p["neighbour_bytes"] == (entry if p["neighbour_count"] else 0), "neighbour_bytes")
 
     def expected_sections(self) -> dict[str, tuple[int, int]]:
         """Return count and size of the records of each section that params ask for."""
@@ -257,7 +288,7 @@ class IndexFile:
             found["id_order"] = (n, 4)
         if p["id_kind"] == 2:
             found |= {"id_text_offsets": (n + 1, 8), "id_text": (text, 1)}
-        found |= {"mean": (d, 4), "trees": (p["tree_count"], 16), "leaf_ranges": (leaves, 16)}
+        found |= {"mean": (d, 4), "trees": (p["tree_count"], 16), "leaf_ranges": (leaves, 24)}
         found["leaf_centres"] = (leaves // 16, centres)
         for name in ("leaf_mults", "leaf_biases", "leaf_scan_factors", "leaf_radii"):
             found[name] = (leaves, 4)
@@ -267,8 +298,15 @@ class IndexFile:
         if p["tree_count"] > 1:
             found["tree_slots"] = ((p["tree_count"] - 1) * n, 4)
         if p["scan_kind"] == 1:
-            found["codes"] = (p["block_count"], 16 * p["code_count"])
-            found |= {"code_scalars": (n, 4), "codebook": (d, 64)}
+            block = 16 * p["code_count"] + 128
+            found["codes"] = (p["block_count"], block)
+            if p["centroid_blocks"]:
+                found["block_centroids"] = (p["centroid_blocks"], block)
+            if p["record_bytes"]:
+                found["code_records"] = (n, p["record_bytes"])
+            if p["neighbour_count"]:
+                found["neighbours"] = (n, p["neighbour_count"] * p["neighbour_bytes"])
+            found["codebook"] = (d, 64)
             found["code_first_dims"] = (p["code_count"] + 1, 2)
             found["rotation"] = (d, p["rotation_block"])
             found |= {"rotation_scales": (d, 4), "rotation_order": (d, 4)}
@@ -277,7 +315,7 @@ class IndexFile:
         if p["scan_kind"] == 1 and (p["byte_row_bytes"] or self.dtype in ("int8", "uint8")):
             found["row_scalars"] = (n, 8)
         if p["curve_points"]:
-            found["curve"] = (p["curve_points"], 24)
+            found["curve"] = (p["curve_points"], 32)
         return found
 
     def _check_sections(self) -> None:
@@ -361,19 +399,39 @@ class IndexFile:
         values = blocks.transpose(0, 2, 1, 3).reshape(-1, self.params["work_dim4"])
         return values[:, : self.dim].astype(np.float32) - 128
 
+    def code_blocks(self, name: str) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return codes, (blocks, 32, code_count), and scalars, (blocks, 32), of a section."""
+        count = self.params["code_count"]
+        blocks = self.array(name).reshape(-1, 16 * count + 128)
+        halves = blocks[:, : 16 * count].reshape(-1, count, 16)
+        codes = np.concatenate([halves & 15, halves >> 4], axis=2).transpose(0, 2, 1)
+        scalars = np.frombuffer(blocks[:, 16 * count :].tobytes(), "<f4").reshape(-1, 32)
+        return codes, scalars
+
+    def leaf_ranges(self) -> list[tuple[int, int, int, int, int]]:
+        """Return entry, first, count, block and centroid block of each leaf of the first tree."""
+        tree = self.array("trees")[0]
+        ranges = self.array("leaf_ranges")[: tree["leaves"]].tolist()
+        return [(entry, *fields[:4]) for entry, fields in enumerate(ranges) if fields[1]]
+
     @property
     def codes(self) -> NDArray[np.uint8]:
         """Codes of each item, (n, code_count), in row order."""
-        count = self.params["code_count"]
-        halves = self.array("codes").reshape(-1, count, 16)
-        points = np.concatenate([halves & 15, halves >> 4], axis=2).transpose(0, 2, 1)
-        found = np.zeros((self.items, count), np.uint8)
-        tree = self.array("trees")[0]
-        for leaf in self.array("leaf_ranges")[tree["leaf"] :][: tree["leaves"]]:
-            first, size = int(leaf["first"]), int(leaf["count"])
-            blocks = points[int(leaf["block"]) :][: -(-size // 32)]
-            found[first : first + size] = blocks.reshape(-1, count)[:size]
+        points, _ = self.code_blocks("codes")
+        found = np.zeros((self.items, self.params["code_count"]), np.uint8)
+        for _, first, size, block, _ in self.leaf_ranges():
+            blocks = points[block : block + -(-size // 32)]
+            found[first : first + size] = blocks.reshape(-1, found.shape[1])[:size]
         return found[self.array("row_slots")]
+
+    @property
+    def neighbours(self) -> NDArray[np.int64]:
+        """Slots of each slot's list, (n, neighbour_count); -1 where there is none."""
+        width = self.params["neighbour_bytes"]
+        entries = np.zeros((self.items * self.params["neighbour_count"], 4), np.uint8)
+        entries[:, :width] = self.array("neighbours").reshape(-1, width)
+        found = entries.view("<u4").reshape(self.items, -1).astype(np.int64)
+        return np.where(found == 256**width - 1, -1, found)
 
     @property
     def coded_residuals(self) -> NDArray[np.float32]:
@@ -409,7 +467,7 @@ class IndexFile:
 
     @property
     def curve(self) -> list[dict[str, float]]:
-        """Measured points: k, recall, candidates, rerank, exact."""
+        """Measured points: k, recall, opened, candidates, expanded, rerank, exact."""
         fields = POINT.names or ()
         return [{f: point[f].item() for f in fields[:-1]} for point in self.array("curve")]
 
@@ -493,15 +551,21 @@ class IndexFile:
 
     def _check_leaves(self, number: int, begin: int, end: int) -> None:
         coded = number == 0 and self.params["scan_kind"] == 1
+        centred = coded and self.params["centroid_blocks"] > 0
         start = max(0, number - 1) * self.items
-        point, block = start, 0
-        for first, count, first_block in self.array("leaf_ranges")[begin:end].tolist():
-            expected = (point, block) if count else (0, 0)
-            require((first, first_block) == expected, "damaged: leaves do not follow")
+        point, block, centroids = start, 0, 0
+        for *found, reserved in self.array("leaf_ranges")[begin:end].tolist():
+            first, count, first_block, first_centroids = found
+            expected = (point, block, centroids) if count else (0, 0, 0)
+            follows = (first, first_block, first_centroids) == expected
+            require(follows and reserved == 0, "damaged: leaves do not follow")
             point += count
             block += -(-count // 32) if coded else 0
+            centroids += -(-count // 1024) if centred else 0
         require(point == start + self.items, "damaged: leaves do not hold all points")
         require(number > 0 or block == self.params["block_count"], "damaged: block_count")
+        counted = number > 0 or centroids == self.params["centroid_blocks"]
+        require(counted, "damaged: centroid_blocks")
         self._check_biases("leaf", begin, self.array("leaf_ranges")[begin:end]["count"])
 
     def _check_groups(self, begin: int, end: int, block: int, last: int) -> None:
@@ -522,18 +586,53 @@ class IndexFile:
         first = self.array("code_first_dims").astype(int)
         ends = first[0] == 0 and first[-1] == self.dim
         require(ends and (np.diff(first) >= 0).all(), "damaged: code_first_dims")
-        halves = self.array("codes").reshape(-1, self.params["code_count"], 16)
-        points = np.concatenate([halves & 15, halves >> 4], axis=2)
-        tree = self.array("trees")[0]
-        for _, count, block in self.array("leaf_ranges")[: tree["leaves"]].tolist():
-            if count % 32:
-                unused = points[block + count // 32, :, count % 32 :]
-                require(not unused.any(), "damaged: codes after a leaf's last point")
+        for _, _, count, block, centroids in self.leaf_ranges():
+            self._check_blocks("codes", block, count)
+            if self.params["centroid_blocks"]:
+                self._check_blocks("block_centroids", centroids, -(-count // 32))
+        self._check_records()
+        self._check_neighbours()
         order, width = self.array("rotation_order"), self.params["rotation_block"]
         require(is_permutation(order, self.dim), "damaged: rotation_order")
         short = self.dim % width
         last = self.array("rotation").reshape(self.dim, width)[self.dim - short :, short:]
         require(short == 0 or not last.any(), "damaged: unused bytes of rotation")
+
+    def _check_blocks(self, name: str, first: int, points: int) -> None:
+        codes, scalars = self.code_blocks(name)
+        end = first + -(-points // 32)
+        own = scalars[first:end].reshape(-1)
+        require(np.isfinite(own[:points]).all(), f"damaged: scalars of {name}")
+        unused = codes[first:end].reshape(-1, codes.shape[2])[points:]
+        require(
+            not unused.any() and not own[points:].any(), f"damaged: {name} after the last point"
+        )
+
+    def _check_records(self) -> None:
+        if not self.params["record_bytes"]:
+            return
+        pairs = self.params["code_count"] // 2
+        records = self.array("code_records").reshape(self.items, -1)
+        codes = self.codes[self.array("slot_rows")]
+        require((records[:, :pairs] == codes[:, ::2] + 16 * codes[:, 1::2]).all(), "damaged: codes")
+        scalars = np.frombuffer(records[:, pairs : pairs + 4].tobytes(), "<f4")
+        entries = np.frombuffer(records[:, pairs + 4 : pairs + 8].tobytes(), "<u4")
+        require(not records[:, pairs + 8 :].any(), "damaged: padding of records")
+        _, in_blocks = self.code_blocks("codes")
+        for entry, first, count, block, _ in self.leaf_ranges():
+            own = slice(first, first + count)
+            require((entries[own] == entry).all(), "damaged: leaf of a record")
+            expected = in_blocks[block : block + -(-count // 32)].reshape(-1)[:count]
+            require((scalars[own] == expected).all(), "damaged: scalar of a record")
+
+    def _check_neighbours(self) -> None:
+        if not self.params["neighbour_count"]:
+            return
+        lists = self.neighbours
+        require((lists < self.items).all(), "damaged: neighbours")
+        require((lists != np.arange(self.items)[:, None]).all(), "damaged: its own neighbour")
+        ended = np.maximum.accumulate(lists < 0, axis=1)
+        require((ended == (lists < 0)).all(), "damaged: neighbours after the end of a list")
 
     def _check_curve(self) -> None:
         curve = self.array("curve")

@@ -1,9 +1,9 @@
-"""Owns the files of tests/golden/v1: what is in each, and how they are made.
+"""Owns the files of tests/golden/v2: what is in each, and how they are made.
 
-    python tests/make_golden.py             # remakes tests/golden/v1, all of it
+    python tests/make_golden.py             # remakes tests/golden/v2, all of it
     python tests/make_golden.py FOLDER      # writes the same files elsewhere
 
-Run the first after each change of format version 1, or of what a build computes: that is allowed
+Run the first after each change of format version 2, or of what a build computes: that is allowed
 until release 1.0. Afterwards files of a released version stay, and new ones go beside them.
 
 `NAME.annidx` is written by annidx. `NAME.json` says what it must hold and answer; its neighbours
@@ -29,7 +29,7 @@ import oracle
 
 import annidx
 
-FOLDER = Path(__file__).resolve().parent / "golden" / "v1"
+FOLDER = Path(__file__).resolve().parent / "golden" / "v2"
 NEIGHBOURS = 12
 
 Array = npt.NDArray[Any]

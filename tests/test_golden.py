@@ -1,4 +1,4 @@
-"""Owns the test that golden files stay readable: tests/golden/v1, one for each metric and storage.
+"""Owns the test that golden files stay readable: tests/golden/v2, one for each metric and storage.
 
 What a file must hold and answer stands in the JSON beside it and was computed without annidx; see
 make_golden.py, which remakes all of them with one command. format_reader.py, the independent
@@ -68,7 +68,7 @@ def test_opens_verifies_and_tells(case: Case) -> None:
         assert (facts["identity"], facts["seed"]) == (expected["identity"], expected["seed"])
         assert facts["value_scale"] == expected["value_scale"]
         assert index.metadata == expected["metadata"]
-        assert facts["format_version"] == 1
+        assert facts["format_version"] == 2
 
 
 @EACH

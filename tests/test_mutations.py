@@ -243,7 +243,7 @@ def test_claims_beyond_the_bounds_are_refused(tmp_path: Path) -> None:
         ("curve_points", 65_537, "curve"),
     ):
         draft = images.Draft.of(make_seeds.image_of("euclidean", "float32", 60, 4))
-        record = {"trees": 16, "curve": 24}[section]
+        record = {"trees": 16, "curve": 32}[section]
         draft.sections[section] = bytes(record * count)
         draft.set_param(name, count)
         path = tmp_path / f"{name}.annidx"
@@ -257,7 +257,7 @@ def test_work_that_a_curve_asks_for_is_bounded_by_the_items(tmp_path: Path) -> N
         make_seeds.image_of("euclidean", "float32", make_seeds.CODED_ITEMS, make_seeds.CODED_DIM)
     )
     curve = draft.array("curve")
-    for name in ("candidates", "rerank", "exact"):
+    for name in ("opened", "candidates", "expanded", "rerank", "exact"):
         curve[name] = 0xFFFFFFFF
     draft.set_array("curve", curve)
     path = tmp_path / "curve.annidx"

@@ -9,11 +9,10 @@ namespace annidx::tuning {
 
 // ---- partition ---------------------------------------------------------------------------
 
-// Points a leaf aims at. Smaller leaves give finer routing and more centres to score; larger ones
-// longer contiguous reads. Measured on SIFT 500k and text 50k; larger from a million points on.
+// Points a leaf aims at: where it is scanned whole, and where it is cut into blocks. Smaller leaves
+// give finer routing and more centroids to score; larger ones longer contiguous reads.
 inline constexpr std::uint32_t kLeafPoints = 256;
-inline constexpr std::uint32_t kLargeLeafPoints = 1024;
-inline constexpr std::uint64_t kLargeLeafItems = 4'000'000;
+inline constexpr std::uint32_t kBlockedLeafPoints = 1024;
 // A leaf with more points than this many times its aim is cut in row order (duplicates).
 inline constexpr std::uint32_t kOverfullFactor = 4;
 // Points of a node that its 2-means looks at, and its rounds: more changes nothing measurable.
@@ -45,19 +44,12 @@ inline constexpr double kNormBandsPerDoubling = 3.0;
 // and text, where more changes nothing measurable.
 inline constexpr std::uint32_t kBlockRounds = 5;
 
-// ---- neighbour lists ---------------------------------------------------------------------
-
-// For a block's points: the nearest leaves whose blocks it looks at, how many of these blocks its
-// points choose among, and how many each is compared with. Measured on SIFT 200k and 1M, text 50k:
-// points cost as much in each step as recall gains in the other.
-inline constexpr std::uint32_t kListLeaves = 48;
-inline constexpr std::uint32_t kListBlockCandidates = 512;
-inline constexpr std::uint32_t kListBlocks = 24;
-// Rounds of neighbours' neighbours, how much of a neighbour's list is read, also of those that name
-// it, and how many points found so a block is compared with at most.
-inline constexpr std::uint32_t kListRounds = 1;
-inline constexpr std::uint32_t kListJoinDegree = 12;
-inline constexpr std::uint32_t kListJoinPoints = 2'048;
+// Residuals of block centroids are coded times this: they are shorter than those of points, for
+// which the codebook was learned. Source: prototype, SIFT and text.
+inline constexpr float kCentroidScale = 1.5f;
+// Blocks are ordered by the score of their centroid plus this times their points' mean squared
+// distance to it. Source: prototype.
+inline constexpr float kBlockRadiusWeight = 0.45f;
 
 // ---- memory ------------------------------------------------------------------------------
 
@@ -115,6 +107,23 @@ inline constexpr std::uint32_t kCodebookRounds = 12;
 inline constexpr std::uint32_t kRotationBlock = 512;
 inline constexpr std::uint32_t kRotationRounds = 10;
 
+// ---- neighbour lists ---------------------------------------------------------------------
+
+// Entries of a point's list: 32 give more recall a round for twice the rows, 8 are clearly weaker.
+// Source: simulations on exact distances, SIFT and text.
+inline constexpr std::uint32_t kNeighbours = 16;
+// For a block's points: the nearest leaves whose blocks it looks at, how many of these blocks its
+// points choose among, and how many each is compared with. Measured on SIFT 200k and 1M, text 50k:
+// points cost as much in each step as recall gains in the other.
+inline constexpr std::uint32_t kListLeaves = 48;
+inline constexpr std::uint32_t kListBlockCandidates = 512;
+inline constexpr std::uint32_t kListBlocks = 24;
+// Rounds of neighbours' neighbours, how much of a neighbour's list is read, also of those that name
+// it, and how many points found so a block is compared with at most.
+inline constexpr std::uint32_t kListRounds = 1;
+inline constexpr std::uint32_t kListJoinDegree = 12;
+inline constexpr std::uint32_t kListJoinPoints = 2'048;
+
 // ---- calibration -------------------------------------------------------------------------
 
 // Rows held out of training and asked as queries.
@@ -139,6 +148,14 @@ inline constexpr std::uint64_t kDeepCurveQueries = 96;
 // Settings tried: candidates grow by this factor from part of a leaf to all.
 inline constexpr std::uint64_t kFirstLevel = 96;
 inline constexpr double kCandidateGrowth = 1.5;
+// Points of opened leaves for each point scanned, where leaves have blocks, and numbers of lists
+// expanded a round (besides none) that are tried.
+inline constexpr std::uint64_t kOpenedPerCandidate = 8;
+inline constexpr std::uint64_t kExpandedLevels[] = {24, 64};
+// Lists expanded a round where no curve was measured.
+inline constexpr std::uint64_t kUnmeasuredExpanded = 32;
+// A fresh neighbour met by expansion, in points scanned.
+inline constexpr double kFreshCost = 20.0;
 // Depth of the re-ranking that calibration looks at.
 inline constexpr std::uint32_t kTraceDepth = 1'024;
 inline constexpr std::uint32_t kLargeTraceDepth = 2'048;
@@ -161,13 +178,16 @@ inline constexpr double kExactCostFixed = 60;         // a row
 
 // ---- queries -----------------------------------------------------------------------------
 
-// Of the next leaf's codes, and of their scalars, so many bytes are asked for ahead: the
-// processor's own streaming does the rest. Measured on SIFT, text and factors: all of it is up to a
-// tenth slower.
+// Of the next leaf's codes so many bytes are asked for ahead: the processor's own streaming does
+// the rest. Measured on SIFT, text and factors: all of it is up to a tenth slower.
 inline constexpr std::size_t kPrefetchCodeBytes = 512;
-inline constexpr std::size_t kPrefetchScalarBytes = 256;
 // At most so many eligible items are scanned exactly instead of searched.
 inline constexpr std::uint64_t kExactScanItems = 1'024;
+// Blocks scanned between two looks at how many candidates there are.
+inline constexpr std::size_t kBlocksAtOnce = 16;
+// Rounds of expanding the best candidates' neighbour lists. Source: simulations on exact distances;
+// a third adds little.
+inline constexpr std::uint32_t kExpansionRounds = 2;
 // Each time a query must widen, it inspects this many times more candidates.
 inline constexpr std::uint64_t kWidening = 4;
 // For k beyond the largest measured one, candidates grow with this power of k: on clustered data

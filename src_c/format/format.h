@@ -18,7 +18,7 @@
 namespace annidx::format {
 
 inline constexpr char kMagic[8] = {'\x89', 'A', 'N', 'N', 'I', 'D', 'X', '\n'};
-inline constexpr std::uint32_t kVersion = 1;
+inline constexpr std::uint32_t kVersion = 2;
 inline constexpr std::uint32_t kEndianMark = 0x01020304u;
 inline constexpr std::uint64_t kSectionAlignment = 64;
 inline constexpr std::uint32_t kMaxSections = 64;
@@ -62,18 +62,20 @@ enum class Section : std::uint32_t {
   group_mults = 19,        // f32[group_entries]
   group_biases = 20,       // f32[group_entries]
   tree_slots = 21,         // u32[(tree_count - 1) * item_count]: slots of further trees, leaf order
-  codes = 22,              // block_count * code_count * 16 bytes (kernels.h scan_codes_*)
-  code_scalars = 23,       // f32[item_count], slot order
-  codebook = 24,           // f32[dim * 16]
-  code_first_dims = 25,    // u16[code_count + 1]
-  rotation = 26,           // i8[dim * rotation_block]: each row's own block of input dimensions
-  rotation_scales = 27,    // f32[dim]
-  rotation_order = 28,     // u32[dim]: where each rotated component goes
-  byte_rows = 29,          // 8-bit copies of the vectors (re-ranking; L1 sketch), slot order
-  row_scalars = 30,        // f32[item_count * 2]: mult, bias of kernels.h RowScalars, slot order
-  curve = 31,              // CurvePoint[curve_points]
-  metadata = 32,  // UTF-8 JSON the user gave at save, 0 bytes if none; an optional section,
-                  // but every file of version 1 has it, last of the known kinds
+  codes = 22,              // block_count code blocks of the points (kernels.h scan_codes_*)
+  block_centroids = 23,    // centroid_blocks code blocks of the centroids of the points' blocks
+  code_records = 24,       // CodeRecord[item_count], slot order
+  neighbours = 25,         // neighbour_count slots of neighbour_bytes each a point, slot order
+  codebook = 26,           // f32[dim * 16]
+  code_first_dims = 27,    // u16[code_count + 1]
+  rotation = 28,           // i8[dim * rotation_block]: each row's own block of input dimensions
+  rotation_scales = 29,    // f32[dim]
+  rotation_order = 30,     // u32[dim]: where each rotated component goes
+  byte_rows = 31,          // 8-bit copies of the vectors (re-ranking; L1 sketch), slot order
+  row_scalars = 32,        // f32[item_count * 2]: mult, bias of kernels.h RowScalars, slot order
+  curve = 33,              // CurvePoint[curve_points]
+  metadata = 34,  // UTF-8 JSON the user gave at save, 0 bytes if none; an optional section,
+                  // but every file of this version has it, last of the known kinds
 };
 const char* section_name(Section kind) noexcept;  // "leaf_ranges"; "unknown" for others
 
@@ -118,9 +120,14 @@ struct Params {
   float default_recall;       // target of build(recall=)
   float residual_weight;      // beta of the code scalars (for information)
   std::uint32_t build_seed_low, build_seed_high;
-  std::uint32_t leaf_points;   // target size of a leaf at build (for information)
-  float work_scale;            // power of two: stored values times this are at most 1 in size
-  std::uint32_t reserved[11];  // zero
+  std::uint32_t leaf_points;      // target size of a leaf at build (for information)
+  float work_scale;               // power of two: stored values times this are at most 1 in size
+  std::uint32_t centroid_blocks;  // code blocks of block centroids; 0: leaves are scanned whole
+  float centroid_scale;           // block centroids' residuals are coded times this; 1 without
+  std::uint32_t record_bytes;     // of a code record; 0: none
+  std::uint32_t neighbour_count;  // entries of a point's list; 0: no lists. Needs records.
+  std::uint32_t neighbour_bytes;  // of an entry: 3 or 4; 0 without lists
+  std::uint32_t reserved[6];      // zero
 };
 static_assert(sizeof(Params) == 128);
 
@@ -132,16 +139,19 @@ struct Tree {
 };
 static_assert(sizeof(Tree) == 16);
 
-// Leaf of the first tree: slots [first, first + count), codes from block first_block.
-// Leaf of a further tree: entries [first, first + count) of tree_slots; first_block is 0.
+// Leaf of the first tree: slots [first, first + count), codes from block first_block, centroids of
+// its blocks of 32 points in code blocks from first_centroid_block.
+// Leaf of a further tree: entries [first, first + count) of tree_slots; both blocks are 0.
 // In entry order each leaf starts where the one before ended; padding entries, which may stand
 // anywhere, are all zero.
 struct LeafRange {
   std::uint64_t first;
   std::uint32_t count;  // 0 in padding entries
   std::uint32_t first_block;
+  std::uint32_t first_centroid_block;
+  std::uint32_t reserved;  // zero
 };
-static_assert(sizeof(LeafRange) == 16);
+static_assert(sizeof(LeafRange) == 24);
 
 struct GroupRange {
   std::uint32_t first_leaf_block;  // 16 leaf entries a block, counted over all trees
@@ -149,17 +159,33 @@ struct GroupRange {
 };
 static_assert(sizeof(GroupRange) == 8);
 
+// What stands behind the codes of a code record (code_count / 2 bytes: byte j holds code 2j in its
+// low 4 bits and code 2j + 1 in its high ones); zeros fill the record up to record_bytes.
+struct CodeRecordTail {
+  float scalar;         // as in the point's code block
+  std::uint32_t entry;  // of the point's leaf
+};
+static_assert(sizeof(CodeRecordTail) == 8);
+// Bytes of a code record; kernels read its codes in pieces of 16 bytes, for which it has room.
+std::uint32_t record_bytes_for(std::uint32_t code_count) noexcept;
+// An entry of a list that names no neighbour, in as many bytes as it has; none stands behind it.
+inline constexpr std::uint32_t kNoNeighbour = 0xFFFFFFFFu;
+// Bytes of an entry: 3 as long as they can tell so many points and kNoNeighbour apart.
+std::uint32_t neighbour_bytes_for(std::uint64_t item_count) noexcept;
+
 // One measured setting: inspecting `candidates` points and re-ranking so many finds this share
 // of the true k nearest. Points of one k stand together, recall ascending.
 struct CurvePoint {
   std::uint32_t k;
   float recall;
-  std::uint32_t candidates;  // points of visited leaves
-  std::uint32_t rerank;      // of these, re-scored by byte rows
-  std::uint32_t exact;       // of these, re-scored by the vectors
+  std::uint32_t opened;      // points of visited leaves
+  std::uint32_t candidates;  // of these, scanned
+  std::uint32_t expanded;    // of these, whose lists are read, a round
+  std::uint32_t rerank;      // of all met, re-ranked by byte rows
+  std::uint32_t exact;       // of these, scored by the vectors
   std::uint32_t reserved;
 };
-static_assert(sizeof(CurvePoint) == 24);
+static_assert(sizeof(CurvePoint) == 32);
 
 // Told [offset, offset + bytes) of the image each time a part has been read through, at most
 // 16 MiB later than the last time: to show progress, give pages back, or stop (by throwing).

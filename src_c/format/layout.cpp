@@ -29,7 +29,8 @@ constexpr const char* kSectionNames[] = {"unknown",        "params",
                                          "leaf_radii",     "group_ranges",
                                          "group_centres",  "group_mults",
                                          "group_biases",   "tree_slots",
-                                         "codes",          "code_scalars",
+                                         "codes",          "block_centroids",
+                                         "code_records",   "neighbours",
                                          "codebook",       "code_first_dims",
                                          "rotation",       "rotation_scales",
                                          "rotation_order", "byte_rows",
@@ -43,6 +44,9 @@ constexpr std::uint32_t kMaxTrees = 65'535;
 constexpr std::uint32_t kMaxCurvePoints = 65'536;
 // code_first_dims holds dimensions as u16 and ends with dim itself.
 constexpr std::uint32_t kMaxCodedDim = 65535;
+// Bounds the work of a query on a hostile file.
+constexpr std::uint32_t kMaxNeighbours = 256;
+constexpr std::uint64_t kMaxShortSlots = (std::uint64_t{1} << 24) - 1;
 
 std::uint64_t times(std::uint64_t a, std::uint64_t b) noexcept {
   return b != 0 && a > kSaturated / b ? kSaturated : a * b;
@@ -99,6 +103,29 @@ void expect_code_params(const Shape& shape, const Params& params, Expectations& 
              "room for every item in blocks of 32", params.block_count);
   all.expect(params.rotation_block >= 1 && params.rotation_block <= shape.dim, "rotation_block",
              "1 to dim", params.rotation_block);
+}
+
+// Blocks, records and lists each build on the one before, and all on codes.
+void expect_list_params(const Shape& shape, const Params& params, Expectations& all) {
+  const bool coded = is(params.scan_kind, ScanKind::codes);
+  all.expect(coded || params.centroid_blocks == 0, "centroid_blocks", "0 without codes",
+             params.centroid_blocks);
+  all.expect(params.centroid_blocks <= params.block_count, "centroid_blocks", "at most block_count",
+             params.centroid_blocks);
+  all.expect(params.centroid_blocks > 0 ? is_divisor(params.centroid_scale)
+                                        : params.centroid_scale == 1.0f,
+             "centroid_scale", "a positive number, 1 without centroids", params.centroid_scale);
+  all.expect(params.record_bytes == 0 ||
+                 (coded && params.record_bytes == record_bytes_for(params.code_count)),
+             "record_bytes", "that of code_count codes, or 0", params.record_bytes);
+  all.expect(params.neighbour_count <= kMaxNeighbours, "neighbour_count", "at most 256",
+             params.neighbour_count);
+  all.expect(params.neighbour_count == 0 || params.record_bytes > 0, "neighbour_count",
+             "0 without code records", params.neighbour_count);
+  const std::uint32_t bytes =
+      params.neighbour_count > 0 ? neighbour_bytes_for(shape.item_count) : 0;
+  all.expect(params.neighbour_bytes == bytes, "neighbour_bytes",
+             "the bytes that a slot needs, 0 without lists", params.neighbour_bytes);
 }
 
 // Scans of bytes need copies unless the vectors are bytes themselves; codes can do without a
@@ -161,8 +188,16 @@ void add_leaves(SectionList& list, const Params& params) {
 
 void add_codes(SectionList& list, std::uint64_t items, std::uint64_t dim, const Params& params) {
   if (!is(params.scan_kind, ScanKind::codes)) return;
-  list.add(Section::codes, params.block_count, params.code_count * kBlockCodeBytes);
-  list.add(Section::code_scalars, items, 4);
+  const std::uint64_t block_bytes = code_block_bytes(params.code_count);
+  list.add(Section::codes, params.block_count, block_bytes);
+  if (params.centroid_blocks != 0) {
+    list.add(Section::block_centroids, params.centroid_blocks, block_bytes);
+  }
+  if (params.record_bytes != 0) list.add(Section::code_records, items, params.record_bytes);
+  if (params.neighbour_count != 0) {
+    list.add(Section::neighbours, items,
+             std::uint64_t{params.neighbour_count} * params.neighbour_bytes);
+  }
   list.add(Section::codebook, dim, kCodewords * 4);
   list.add(Section::code_first_dims, std::uint64_t{params.code_count} + 1, 2);
   list.add(Section::rotation, dim, params.rotation_block);
@@ -209,6 +244,7 @@ Problem problem_of(const Shape& shape, const Params& params) {
   all.expect(params.group_entries % kPanelWidth == 0, "group_entries", "a multiple of 16",
              params.group_entries);
   expect_code_params(shape, params, all);
+  expect_list_params(shape, params, all);
   expect_byte_row_params(shape, params, all);
   all.expect(is_divisor(params.value_scale) && params.value_scale <= kLargestValueScale,
              "value_scale", "a positive number of at most 2.658e36", params.value_scale);
@@ -253,6 +289,16 @@ std::vector<PlannedSection> sections_of(const Shape& shape, const Params& params
 
 const char* section_name(Section kind) noexcept {
   return number(kind) <= kLastKnownKind ? kSectionNames[number(kind)] : kSectionNames[0];
+}
+
+std::uint32_t record_bytes_for(std::uint32_t code_count) noexcept {
+  constexpr std::uint32_t kUnit = 8;
+  const std::uint32_t bytes = code_count / 2 + static_cast<std::uint32_t>(sizeof(CodeRecordTail));
+  return (bytes + kUnit - 1) / kUnit * kUnit;
+}
+
+std::uint32_t neighbour_bytes_for(std::uint64_t item_count) noexcept {
+  return item_count <= kMaxShortSlots ? 3 : 4;
 }
 
 std::uint64_t row_bytes(Dtype dtype, std::uint32_t dim) noexcept {

@@ -221,8 +221,8 @@ class DeepCheck {
 
   void check_all_floats() const {
     for (const Section kind : {Section::mean, Section::leaf_mults, Section::leaf_scan_factors,
-                               Section::leaf_radii, Section::group_mults, Section::code_scalars,
-                               Section::codebook, Section::rotation_scales, Section::row_scalars}) {
+                               Section::leaf_radii, Section::group_mults, Section::codebook,
+                               Section::rotation_scales, Section::row_scalars}) {
       check_finite(kind);
     }
   }
@@ -282,29 +282,43 @@ class DeepCheck {
     std::uint64_t next = tree_number == 0 ? 0 : (tree_number - 1) * items_;
     const std::uint64_t end = next + items_;
     std::uint64_t next_block = 0;
+    const bool has_centroids = coded && params_.centroid_blocks > 0;
+    std::uint64_t next_centroids = 0;
     for (std::uint32_t i = 0; i < tree.leaf_entry_count; ++i) {
       const std::uint64_t entry = std::uint64_t{tree.first_leaf_entry} + i;
       const LeafRange& leaf = ranges[entry];
       const bool padding = leaf.count == 0;
       const std::uint64_t first = padding ? 0 : next;
       const std::uint64_t block = padding ? 0 : next_block;
-      if (leaf.first != first || leaf.count > end - next || leaf.first_block != block) {
+      const std::uint64_t centroids = padding ? 0 : next_centroids;
+      if (leaf.first != first || leaf.count > end - next || leaf.first_block != block ||
+          leaf.first_centroid_block != centroids || leaf.reserved != 0) {
         refuse(Section::leaf_ranges, entry, sizeof(LeafRange),
-               "first " + shown(first) + ", at most " + shown(end - next) + " points, block " +
-                   shown(block),
-               "first " + shown(leaf.first) + ", " + shown(leaf.count) + " points, block " +
-                   shown(leaf.first_block));
+               "first " + shown(first) + ", at most " + shown(end - next) + " points, blocks " +
+                   shown(block) + " and " + shown(centroids),
+               "first " + shown(leaf.first) + ", " + shown(leaf.count) + " points, blocks " +
+                   shown(leaf.first_block) + " and " + shown(leaf.first_centroid_block));
       }
       check_bias(Section::leaf_biases, entry, padding);
       next += leaf.count;
       if (coded) next_block += ceil_divide(leaf.count, kBlockPoints);
+      if (has_centroids) next_centroids += ceil_divide(blocks_of(leaf), kBlockPoints);
     }
     expect_tree(tree_number, next == end, "leaves that hold " + shown(items_) + " points",
                 tree.first_leaf_entry, tree.leaf_entry_count);
-    if (tree_number == 0 && next_block != params_.block_count) {
-      damaged(name_, "section 'params', field 'block_count'", shown(next_block),
-              shown(params_.block_count));
-    }
+    if (tree_number != 0) return;
+    expect_count("block_count", next_block, params_.block_count);
+    expect_count("centroid_blocks", next_centroids, params_.centroid_blocks);
+  }
+
+  static std::uint64_t blocks_of(const LeafRange& leaf) noexcept {
+    return ceil_divide(leaf.count, kBlockPoints);
+  }
+
+  void expect_count(const char* field, std::uint64_t expected, std::uint64_t found) const {
+    if (expected == found) return;
+    damaged(name_, std::string("section 'params', field '") + field + "'", shown(expected),
+            shown(found));
   }
 
   void check_groups(const Tree& tree) const {
@@ -364,7 +378,9 @@ class DeepCheck {
   void check_codes() const {
     if (!is(params_.scan_kind, ScanKind::codes)) return;
     check_first_dims();
-    check_code_padding();
+    check_code_blocks();
+    check_records();
+    check_neighbours();
     expect_permutation(Section::rotation_order, array<std::uint32_t>(Section::rotation_order), 0,
                        dim_);
     check_rotation_padding();
@@ -382,29 +398,104 @@ class DeepCheck {
     }
   }
 
-  // The codes of the points that a leaf's last block lacks are zero.
-  void check_code_padding() const {
+  // Codes and scalars of the points that a leaf's last block lacks are zero; so are those of the
+  // centroids that its last centroid block lacks.
+  void check_code_blocks() const {
     const LeafRange* ranges = array<LeafRange>(Section::leaf_ranges);
     const std::uint32_t entries = array<Tree>(Section::trees)[0].leaf_entry_count;
     for (std::uint32_t entry = 0; entry < entries; ++entry) {
-      const std::uint32_t points = ranges[entry].count % kBlockPoints;
-      if (points == 0) continue;
-      const std::uint64_t block =
-          std::uint64_t{ranges[entry].first_block} + ranges[entry].count / kBlockPoints;
-      check_block_padding(block, points);
+      const LeafRange& leaf = ranges[entry];
+      check_blocks(Section::codes, leaf.first_block, leaf.count);
+      if (params_.centroid_blocks == 0) continue;
+      check_blocks(Section::block_centroids, leaf.first_centroid_block, blocks_of(leaf));
     }
   }
 
-  void check_block_padding(std::uint64_t block, std::uint32_t points) const {
-    const std::uint64_t block_bytes = params_.code_count * kBlockCodeBytes;
-    const std::uint8_t* codes = array<std::uint8_t>(Section::codes);
-    for (std::uint64_t i = 0; i < block_bytes; ++i) {
+  // The blocks from `first` on of so many points.
+  void check_blocks(Section kind, std::uint64_t first, std::uint64_t points) const {
+    for (std::uint64_t at = 0; at < points; at += kBlockPoints) {
+      const std::uint64_t in_block = std::min<std::uint64_t>(kBlockPoints, points - at);
+      check_block(kind, first + at / kBlockPoints, in_block);
+    }
+  }
+
+  void check_block(Section kind, std::uint64_t block, std::uint64_t points) const {
+    const std::uint64_t bytes = code_block_bytes(params_.code_count);
+    const std::uint64_t begin = block * bytes;
+    const std::uint64_t code_bytes = std::uint64_t{params_.code_count} * kBlockCodeBytes;
+    const std::uint8_t* section = array<std::uint8_t>(kind);
+    for (std::uint64_t i = 0; points < kBlockPoints && i < code_bytes; ++i) {
       const std::uint64_t lane = i % kBlockCodeBytes;
       const unsigned unused =
           (lane >= points ? 0x0Fu : 0u) | (kBlockCodeBytes + lane >= points ? 0xF0u : 0u);
-      const std::uint64_t at = block * block_bytes + i;
-      if ((codes[at] & unused) != 0) {
-        refuse(Section::codes, at, 1, "zero codes after the leaf's last point", hex(codes + at, 1));
+      if ((section[begin + i] & unused) != 0) {
+        refuse(kind, begin + i, 1, "zero codes after the last point", hex(section + begin + i, 1));
+      }
+    }
+    for (std::uint64_t lane = 0; lane < kBlockPoints; ++lane) {
+      const std::uint64_t at = begin + code_bytes + lane * sizeof(float);
+      float scalar;
+      std::memcpy(&scalar, section + at, sizeof(scalar));
+      const bool good = lane < points ? std::isfinite(scalar) : scalar == 0.0f;
+      if (!good) refuse(kind, at, 1, lane < points ? "a finite scalar" : "0", shown(scalar));
+    }
+  }
+
+  // A record says again what the point's block and leaf say.
+  void check_records() const {
+    if (params_.record_bytes == 0) return;
+    const LeafRange* ranges = array<LeafRange>(Section::leaf_ranges);
+    const std::uint32_t entries = array<Tree>(Section::trees)[0].leaf_entry_count;
+    for (std::uint32_t entry = 0; entry < entries; ++entry) {
+      for (std::uint32_t i = 0; i < ranges[entry].count; ++i) check_record(entry, ranges[entry], i);
+    }
+  }
+
+  void check_record(std::uint32_t entry, const LeafRange& leaf, std::uint32_t place) const {
+    const std::uint64_t slot = leaf.first + place;
+    const std::uint8_t* record =
+        array<std::uint8_t>(Section::code_records) + slot * params_.record_bytes;
+    const std::uint8_t* block =
+        array<std::uint8_t>(Section::codes) +
+        (leaf.first_block + place / kBlockPoints) * code_block_bytes(params_.code_count);
+    const std::size_t lane = place % kBlockPoints;
+    CodeRecordTail expected{};
+    std::memcpy(&expected.scalar,
+                block + params_.code_count * kBlockCodeBytes + lane * sizeof(float), sizeof(float));
+    expected.entry = entry;
+    bool same = std::memcmp(record + params_.code_count / 2, &expected, sizeof(expected)) == 0;
+    for (std::uint32_t m = 0; m < params_.code_count; ++m) {
+      const unsigned pair = block[m * kBlockCodeBytes + lane % kBlockCodeBytes];
+      const unsigned code = lane < kBlockCodeBytes ? pair & 15u : pair >> 4;
+      same = same && (m % 2 == 0 ? record[m / 2] & 15u : record[m / 2] >> 4) == code;
+    }
+    if (!same) {
+      refuse(Section::code_records, slot, params_.record_bytes,
+             "the codes, scalar and leaf of its slot", "others");
+    }
+    expect_zeros(Section::code_records, array<std::uint8_t>(Section::code_records),
+                 slot * params_.record_bytes + params_.code_count / 2 + sizeof(expected),
+                 (slot + 1) * params_.record_bytes);
+  }
+
+  // Lists name other slots; behind kNoNeighbour stands nothing else.
+  void check_neighbours() const {
+    if (params_.neighbour_count == 0) return;
+    const std::uint32_t all_ones = kNoNeighbour >> (32 - 8 * params_.neighbour_bytes);
+    const std::uint8_t* lists = array<std::uint8_t>(Section::neighbours);
+    for (std::uint64_t slot = 0; slot < items_; ++slot) {
+      bool ended = false;
+      for (std::uint32_t i = 0; i < params_.neighbour_count; ++i) {
+        const std::uint64_t entry = slot * params_.neighbour_count + i;
+        std::uint32_t other = 0;
+        std::memcpy(&other, lists + entry * params_.neighbour_bytes, params_.neighbour_bytes);
+        ended = ended || other == all_ones;
+        if (ended ? other != all_ones : other >= items_ || other == slot) {
+          refuse(Section::neighbours, entry, params_.neighbour_bytes,
+                 ended ? "no neighbour behind the end of a list"
+                       : "another slot below " + shown(items_),
+                 shown(other));
+        }
       }
     }
   }

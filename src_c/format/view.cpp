@@ -25,6 +25,7 @@ namespace {
 
 constexpr std::uint32_t kKnownFlags = kRequired;
 constexpr std::uint32_t kSwappedEndianMark = 0x04030201u;
+constexpr std::uint32_t kUnreleasedVersion = 1;
 constexpr std::uint64_t kChecksumStep = std::uint64_t{16} << 20;
 
 // ---- messages --------------------------------------------------------------------------
@@ -127,6 +128,10 @@ class Opening {
     if (header_.version > kVersion) {
       too_new(name_, "in format version " + shown(header_.version) + " by annidx " +
                          writer_version() + "; this annidx reads version " + shown(kVersion));
+    }
+    if (header_.version == kUnreleasedVersion) {
+      throw Error(ErrorCode::format, name_ + " is in format version 1, which was never released: " +
+                                         "build the index again with this annidx");
     }
     if (header_.version != kVersion) {
       damaged(name_, header_place("version", offsetof(FileHeader, version)), shown(kVersion),

@@ -15,6 +15,7 @@
 #include "format/format.h"
 #include "index/build_detail.h"
 #include "kernels/kernels.h"
+#include "model/blocks.h"
 #include "model/codes.h"
 #include "model/partition.h"
 #include "rows/metric.h"
@@ -182,8 +183,7 @@ void Build::learn_rows() {
 
 void Build::partition() {
   PartitionOptions options;
-  options.leaf_points =
-      items_ >= tuning::kLargeLeafItems ? tuning::kLargeLeafPoints : tuning::kLeafPoints;
+  options.leaf_points = has_blocks() ? tuning::kBlockedLeafPoints : tuning::kLeafPoints;
   options.lloyd_passes = plan_.lean ? tuning::kLeanLloydPasses : tuning::kLloydPasses;
   options.n_threads = plan_.n_threads;
   options.monitor = plan_.monitor;
@@ -207,6 +207,33 @@ void Build::partition() {
     }
   }
   params_.leaf_points = options.leaf_points;
+  if (has_blocks()) order_blocks();
+}
+
+// The points of each leaf, block after block.
+void Build::order_blocks() {
+  Partition& tree = partitions_[0];
+  struct Scratch {
+    std::vector<float> work;
+    std::vector<Row> rows;
+    BlockOrder blocks;
+  };
+  std::vector<Scratch> scratches(plan_.n_threads);
+  parallel_for(
+      plan_.n_threads, tree.leaf_count(), 1,
+      [&](std::uint64_t from, std::uint64_t to, unsigned worker) {
+        Scratch& scratch = scratches[worker];
+        for (std::uint64_t leaf = from; leaf < to; ++leaf) {
+          Row* rows = &tree.rows[tree.first[leaf]];
+          const auto count = static_cast<std::uint32_t>(tree.first[leaf + 1] - tree.first[leaf]);
+          scratch.work.resize(std::size_t{count} * dim_);
+          work_rows().load(rows, count, scratch.work.data());
+          scratch.rows.assign(rows, rows + count);
+          const auto& order = scratch.blocks.arrange(scratch.work.data(), count, dim_);
+          for (std::uint32_t i = 0; i < count; ++i) rows[i] = scratch.rows[order[i]];
+        }
+      },
+      plan_.monitor, "blocks");
 }
 
 // Codes learn from residuals to the centres as they will be stored.
@@ -242,7 +269,7 @@ void Build::train_codes() {
 
 // Entries of leaves and groups, parameters, and the empty image.
 void Build::lay_out() {
-  std::uint32_t leaf_entries = 0, group_entries = 0, blocks = 0;
+  std::uint32_t leaf_entries = 0, group_entries = 0, blocks = 0, centroid_blocks = 0;
   for (const Partition& partition : partitions_) {
     format::Tree tree{leaf_entries, 0, group_entries, 0};
     std::vector<std::uint32_t> entries(partition.leaf_count());
@@ -264,8 +291,9 @@ void Build::lay_out() {
   }
   const Partition& tree = first_tree();
   for (std::uint32_t leaf = 0; leaf < tree.leaf_count(); ++leaf) {
-    blocks += static_cast<std::uint32_t>(
-        (tree.first[leaf + 1] - tree.first[leaf] + kBlockPoints - 1) / kBlockPoints);
+    const std::uint64_t own = block_count(tree.first[leaf + 1] - tree.first[leaf]);
+    blocks += static_cast<std::uint32_t>(own);
+    centroid_blocks += static_cast<std::uint32_t>(block_count(own));
   }
   params_.id_kind = static_cast<std::uint32_t>(ids_.kind());
   params_.scan_kind = static_cast<std::uint32_t>(scan_);
@@ -277,6 +305,16 @@ void Build::lay_out() {
     params_.block_count = blocks;
     params_.code_count = code_count_for(dim_);
     params_.rotation_block = rotation_block_for(dim_);
+  }
+  params_.centroid_scale = 1.0f;
+  if (has_blocks()) {
+    params_.centroid_blocks = centroid_blocks;
+    params_.centroid_scale = tuning::kCentroidScale;
+  }
+  if (has_lists()) {
+    params_.record_bytes = format::record_bytes_for(params_.code_count);
+    params_.neighbour_count = plan_.neighbours;
+    params_.neighbour_bytes = format::neighbour_bytes_for(items_);
   }
   params_.byte_row_bytes = has_byte_copies() ? dim_ : 0;
   if (plan_.measure_recall) {
@@ -366,6 +404,38 @@ CalibrationQueries Build::queries_to_ask(const LoadedImage& loaded, std::vector<
   return queries;
 }
 
+// The nearest others of each point, as the index itself finds them.
+void Build::make_lists() {
+  seal();
+  const LoadedImage loaded(std::make_unique<BorrowedImage>(image_, memory_->bytes()), "the build");
+  auto* lists = section<std::uint8_t>(Section::neighbours);
+  const std::size_t list_bytes = std::size_t{params_.neighbour_count} * params_.neighbour_bytes;
+  std::vector<Searcher> searchers(plan_.n_threads);
+  const std::function<void()> keep_pages = [this] { keep_image_small(); };
+  for (Searcher& searcher : searchers) {
+    if (plan_.memory_limit) searcher.set_page_keeper(&keep_pages);
+  }
+  parallel_for(
+      plan_.n_threads, items_, 64,
+      [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
+        std::vector<float> values(dim_);
+        for (std::uint64_t slot = begin; slot < end; ++slot) {
+          Request request;
+          request.k = params_.neighbour_count;
+          request.excluded = static_cast<Slot>(slot);
+          request.setting = {24 * 1024, 3000, 0, 64, params_.neighbour_count + 4, false};
+          decode_row(plan_.dtype, loaded.stored(request.excluded), dim_, values.data());
+          const auto& found = searchers[worker].run(loaded.search(), values.data(), request);
+          for (std::uint32_t i = 0; i < params_.neighbour_count; ++i) {
+            const std::uint32_t other = i < found.size() ? found[i].slot : format::kNoNeighbour;
+            std::memcpy(lists + slot * list_bytes + std::size_t{i} * params_.neighbour_bytes,
+                        &other, params_.neighbour_bytes);
+          }
+        }
+      },
+      plan_.monitor, "neighbours");
+}
+
 void Build::calibrate() {
   if (plan_.memory_limit) source_.release_pages();
   seal();
@@ -405,6 +475,7 @@ std::unique_ptr<Memory> Build::run() {
   level_cut_leaves();
   fill_further_trees();
   set_route_biases();
+  if (has_lists()) make_lists();
   if (plan_.measure_recall) calibrate();
   seal();
   return std::move(memory_);

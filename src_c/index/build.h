@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/parallel.h"
+#include "base/tuning.h"
 #include "base/types.h"
 #include "os/file.h"
 #include "rows/ids.h"
@@ -23,6 +24,7 @@ struct BuildPlan {
   // A faster build of a smaller file for slower queries: fewer Lloyd passes, no copies of float
   // rows as bytes.
   bool lean = false;
+  std::uint32_t neighbours = tuning::kNeighbours;  // of a point's list; 0: no lists
   float default_recall = 0.95f;
   unsigned n_threads = 1;
   std::uint64_t seed = 0;

@@ -46,6 +46,7 @@ class Build {
  private:
   void learn_rows();
   void partition();
+  void order_blocks();
   void train_codes();
   void lay_out();
   void fill_rows_and_ids();
@@ -54,7 +55,19 @@ class Build {
   void fill_leaves();
   void level_cut_leaves();
   void fill_leaf(std::uint32_t leaf, struct LeafScratch* scratch);
+  void fill_spread(LeafScratch* scratch);
+  void fill_vectors(LeafScratch* scratch);
+  void fill_sketch(const LeafScratch& scratch);
+  float decoded_term(const std::uint8_t* codes, float scale, LeafScratch* scratch,
+                     float* decoded_square) const;
+  void fill_codes(LeafScratch* scratch);
+  void measure_blocks(LeafScratch* scratch) const;
+  void fill_block_centroids(LeafScratch* scratch);
+  void fill_records(const LeafScratch& scratch);
+  void fill_byte_rows(const LeafScratch& scratch);
+  void fill_row_scalars(LeafScratch* scratch);
   void fill_further_trees();
+  void make_lists();
   void set_route_biases();
   CalibrationQueries queries_to_ask(const class LoadedImage& loaded, std::vector<std::byte>* rows);
   void calibrate();
@@ -71,7 +84,13 @@ class Build {
   bool has_row_scalars() const {
     return scan_ == Scan::codes && (has_byte_copies() || is_byte_dtype());
   }
+  // A lean file is the smallest: leaves small enough to be scanned whole.
+  bool has_blocks() const { return scan_ == Scan::codes && !plan_.lean; }
+  bool has_lists() const { return has_blocks() && plan_.neighbours > 0; }
   bool is_byte_dtype() const { return plan_.dtype == Dtype::int8 || plan_.dtype == Dtype::uint8; }
+  std::byte* stored_row(std::uint64_t slot) {
+    return format::mutable_section(image_, Section::vectors) + slot * source_.row_bytes();
+  }
   template <class T>
   T* section(Section kind) {
     return format::mutable_array<T>(image_, kind);

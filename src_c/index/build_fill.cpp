@@ -10,15 +10,24 @@
 #include "base/tuning.h"
 #include "index/build_detail.h"
 #include "kernels/kernels.h"
+#include "model/blocks.h"
 
 namespace annidx {
 
-// Buffers of one thread while leaves are filled.
+// One leaf under way, with buffers that a thread keeps from leaf to leaf.
 struct LeafScratch {
-  std::vector<float> work, residuals, rotated, decoded, rotated_centre;
-  std::vector<float> norms;
+  std::uint32_t entry = 0;
+  std::uint64_t first = 0;  // slot
+  std::uint32_t count = 0;
+  const Row* rows = nullptr;
+  const float* centroid = nullptr;
+  float centroid_square = 0.0f;
+  std::vector<float> work, residuals, rotated, rotated_centroid, scalars;
+  std::vector<float> decoded, norms;  // of one point; of all
   std::vector<std::uint8_t> codes;
   std::vector<std::byte> stored;
+  // Of the leaf's blocks.
+  std::vector<float> block_means, block_spreads, block_norms;
 };
 
 void Build::fill_rows_and_ids() {
@@ -56,7 +65,7 @@ void Build::fill_centres(std::uint32_t t) {
     place_centre(bytes.data(), dim_, params_.work_dim4, tree.first_leaf_entry + i, centres);
   }
   if (t == 0) stored_centres_.resize(partition.centres.size());
-  std::uint32_t block = 0;
+  std::uint32_t block = 0, centroid_block = 0;
   const std::uint64_t list = t == 0 ? 0 : (t - 1) * items_;
   for (std::uint32_t leaf = 0; leaf < partition.leaf_count(); ++leaf) {
     const std::uint32_t entry = leaf_entries_[t][leaf];
@@ -66,9 +75,11 @@ void Build::fill_centres(std::uint32_t t) {
     mults[entry] = scale;  // completed when the leaf's points are known
     const auto count =
         static_cast<std::uint32_t>(partition.first[leaf + 1] - partition.first[leaf]);
-    ranges[entry] = {list + partition.first[leaf], count,
-                     t == 0 && scan_ == Scan::codes ? block : 0};
-    block += (count + kBlockPoints - 1) / kBlockPoints;
+    const bool is_coded = t == 0 && scan_ == Scan::codes;
+    ranges[entry] = {list + partition.first[leaf], count, is_coded ? block : 0,
+                     is_coded && has_blocks() ? centroid_block : 0, 0};
+    block += static_cast<std::uint32_t>(block_count(count));
+    centroid_block += static_cast<std::uint32_t>(block_count(block_count(count)));
     if (t != 0) continue;
     for (std::uint32_t j = 0; j < dim_; ++j) {
       stored_centres_[std::size_t{leaf} * dim_ + j] =
@@ -109,115 +120,227 @@ float high_norm_of(std::vector<float>* norms) {
 
 void Build::fill_leaf(std::uint32_t leaf, LeafScratch* scratch) {
   const Partition& tree = first_tree();
-  const std::uint64_t first = tree.first[leaf];
-  const auto count = static_cast<std::uint32_t>(tree.first[leaf + 1] - first);
-  const Row* rows = &tree.rows[first];
-  const std::uint32_t entry = leaf_entries_[0][leaf];
-  const float* centre = &stored_centres_[std::size_t{leaf} * dim_];
-  const float centre_square = kernels().dot_f32(centre, centre, dim_);
+  scratch->entry = leaf_entries_[0][leaf];
+  scratch->first = tree.first[leaf];
+  scratch->count = static_cast<std::uint32_t>(tree.first[leaf + 1] - scratch->first);
+  scratch->rows = &tree.rows[scratch->first];
+  scratch->centroid = &stored_centres_[std::size_t{leaf} * dim_];
+  scratch->centroid_square = kernels().dot_f32(scratch->centroid, scratch->centroid, dim_);
+  fill_spread(scratch);
+  fill_vectors(scratch);
+  if (scan_ == Scan::byte_rows && has_byte_copies()) fill_sketch(*scratch);
+  if (scan_ != Scan::codes) return;
+  fill_codes(scratch);
+  if (has_blocks()) fill_block_centroids(scratch);
+  if (has_lists()) fill_records(*scratch);
+  if (has_byte_copies()) {
+    fill_byte_rows(*scratch);
+  } else if (has_row_scalars()) {
+    fill_row_scalars(scratch);
+  }
+}
 
+// Residuals of the points, and what routing needs to know of them.
+void Build::fill_spread(LeafScratch* scratch) {
+  const std::uint32_t count = scratch->count;
   scratch->work.resize(std::size_t{count} * dim_);
-  work_rows().load(rows, count, scratch->work.data());
+  work_rows().load(scratch->rows, count, scratch->work.data());
   scratch->residuals = scratch->work;
   scratch->norms.clear();
   LeafSpread spread;
   for (std::uint32_t i = 0; i < count; ++i) {
     float* residual = &scratch->residuals[std::size_t{i} * dim_];
-    kernels().axpy(-1.0f, centre, residual, dim_);
+    kernels().axpy(-1.0f, scratch->centroid, residual, dim_);
     const float square = kernels().dot_f32(residual, residual, dim_);
     spread.mean_square += square / static_cast<float>(count);
     spread.radius = std::max(spread.radius, square);
-    spread.zero_term += zero_vector_term(rows[i]) / static_cast<float>(count);
-    if (traits_.multiplies_norm) scratch->norms.push_back(relative_norm(rows[i]));
+    spread.zero_term += zero_vector_term(scratch->rows[i]) / static_cast<float>(count);
+    if (traits_.multiplies_norm) scratch->norms.push_back(relative_norm(scratch->rows[i]));
   }
   spread.high_norm = high_norm_of(&scratch->norms);
+  const std::uint32_t entry = scratch->entry;
   float& mult = section<float>(Section::leaf_mults)[entry];
   const RouteNumbers numbers = route_numbers(traits_.multiplies_norm, mult, spread.high_norm);
   mult = numbers.mult;
   section<float>(Section::leaf_scan_factors)[entry] = numbers.scan_factor;
-  leaf_bases_[entry] = centre_square + spread.zero_term;
+  leaf_bases_[entry] = scratch->centroid_square + spread.zero_term;
   leaf_mean_squares_[entry] = spread.mean_square;
   section<float>(Section::leaf_radii)[entry] = std::sqrt(spread.radius);
+}
 
-  scratch->stored.resize(source_.row_bytes());
-  std::byte* vectors = format::mutable_section(image_, Section::vectors);
-  for (std::uint32_t i = 0; i < count; ++i) {
-    std::memcpy(vectors + (first + i) * source_.row_bytes(),
-                source_.stored(rows[i], scratch->stored.data()), source_.row_bytes());
+void Build::fill_vectors(LeafScratch* scratch) {
+  const std::size_t row_bytes = source_.row_bytes();
+  scratch->stored.resize(row_bytes);
+  std::byte* vectors = stored_row(scratch->first);
+  for (std::uint32_t i = 0; i < scratch->count; ++i) {
+    std::memcpy(vectors + i * row_bytes, source_.stored(scratch->rows[i], scratch->stored.data()),
+                row_bytes);
   }
-  if (scan_ == Scan::byte_rows && has_byte_copies()) {
-    auto* bytes = section<std::uint8_t>(Section::byte_rows) + first * dim_;
-    std::vector<float> values(dim_);
-    for (std::uint32_t i = 0; i < count; ++i) {
-      decode_row(plan_.dtype, vectors + (first + i) * source_.row_bytes(), dim_, values.data());
-      for (std::uint32_t j = 0; j < dim_; ++j) {
-        const float byte = std::nearbyint((values[j] - params_.byte_offset) / params_.byte_scale);
-        bytes[std::size_t{i} * dim_ + j] =
-            static_cast<std::uint8_t>(std::clamp(byte, 0.0f, 255.0f));
-      }
+}
+
+// Bytes whose L1 distance stands for that of the vectors.
+void Build::fill_sketch(const LeafScratch& scratch) {
+  auto* bytes = section<std::uint8_t>(Section::byte_rows) + scratch.first * dim_;
+  std::vector<float> values(dim_);
+  for (std::uint32_t i = 0; i < scratch.count; ++i) {
+    decode_row(plan_.dtype, stored_row(scratch.first + i), dim_, values.data());
+    for (std::uint32_t j = 0; j < dim_; ++j) {
+      const float byte = std::nearbyint((values[j] - params_.byte_offset) / params_.byte_scale);
+      bytes[std::size_t{i} * dim_ + j] = static_cast<std::uint8_t>(std::clamp(byte, 0.0f, 255.0f));
     }
   }
-  if (scan_ != Scan::codes) return;
+}
 
+// What a residual's codes say of it whatever the query is: the squares of centroid and decoded
+// residual, and twice their product.
+float Build::decoded_term(const std::uint8_t* codes, float scale, LeafScratch* scratch,
+                          float* decoded_square) const {
+  scratch->decoded.resize(dim_);
+  float* decoded = scratch->decoded.data();
+  model_.decode(codes, decoded);
+  if (scale != 1.0f) {
+    for (std::uint32_t j = 0; j < dim_; ++j) decoded[j] /= scale;
+  }
+  *decoded_square = kernels().dot_f32(decoded, decoded, dim_);
+  const float cross = kernels().dot_f32(decoded, scratch->rotated_centroid.data(), dim_);
+  return scratch->centroid_square + 2.0f * cross + *decoded_square;
+}
+
+void Build::fill_codes(LeafScratch* scratch) {
+  const std::uint32_t count = scratch->count;
   scratch->rotated.resize(std::size_t{count} * dim_);
   scratch->codes.resize(std::size_t{count} * params_.code_count);
-  scratch->rotated_centre.resize(dim_);
-  scratch->decoded.resize(dim_);
+  scratch->rotated_centroid.resize(dim_);
+  scratch->scalars.resize(count);
   model_.rotate(scratch->residuals.data(), count, scratch->rotated.data());
-  model_.rotate(centre, 1, scratch->rotated_centre.data());
+  model_.rotate(scratch->centroid, 1, scratch->rotated_centroid.data());
   model_.encode(scratch->rotated.data(), count, scratch->codes.data());
-  const format::LeafRange& range = section<format::LeafRange>(Section::leaf_ranges)[entry];
-  pack_blocks(scratch->codes.data(), count, params_.code_count,
-              section<std::uint8_t>(Section::codes) +
-                  std::size_t{range.first_block} * params_.code_count * 16);
-
-  float* code_scalars = section<float>(Section::code_scalars) + first;
-  RowScalars* row_scalars =
-      has_row_scalars() ? section<RowScalars>(Section::row_scalars) + first : nullptr;
-  std::int8_t* byte_rows =
-      has_byte_copies() ? section<std::int8_t>(Section::byte_rows) + first * dim_ : nullptr;
   for (std::uint32_t i = 0; i < count; ++i) {
-    const float* rotated = &scratch->rotated[std::size_t{i} * dim_];
-    const float* work = &scratch->work[std::size_t{i} * dim_];
-    model_.decode(&scratch->codes[std::size_t{i} * params_.code_count], scratch->decoded.data());
+    const Row row = scratch->rows[i];
     if (traits_.multiplies_norm) {
-      code_scalars[i] = relative_norm(rows[i]);
-    } else {
-      const float coded_square =
-          kernels().dot_f32(scratch->decoded.data(), scratch->decoded.data(), dim_);
-      const float cross =
-          kernels().dot_f32(scratch->decoded.data(), scratch->rotated_centre.data(), dim_);
-      const float true_square = kernels().dot_f32(rotated, rotated, dim_);
-      code_scalars[i] = centre_square + 2.0f * cross + coded_square +
-                        params_.residual_weight * (true_square - coded_square) +
-                        zero_vector_term(rows[i]);
+      scratch->scalars[i] = relative_norm(row);
+      continue;
     }
-    if (byte_rows) {
-      std::int8_t* bytes = byte_rows + std::size_t{i} * dim_;
-      const float largest = kernels().max_abs(work, dim_);
-      const float scale = largest > 0.0f ? largest / 127.0f : 1.0f;
-      std::int64_t square = 0;
-      for (std::uint32_t j = 0; j < dim_; ++j) {
-        bytes[j] = static_cast<std::int8_t>(std::nearbyint(work[j] / scale));
-        square += std::int64_t{bytes[j]} * bytes[j];
-      }
+    const float* rotated = &scratch->rotated[std::size_t{i} * dim_];
+    float coded_square;
+    const float term = decoded_term(&scratch->codes[std::size_t{i} * params_.code_count], 1.0f,
+                                    scratch, &coded_square);
+    const float true_square = kernels().dot_f32(rotated, rotated, dim_);
+    scratch->scalars[i] =
+        term + params_.residual_weight * (true_square - coded_square) + zero_vector_term(row);
+  }
+  const format::LeafRange& range = section<format::LeafRange>(Section::leaf_ranges)[scratch->entry];
+  pack_blocks(scratch->codes.data(), scratch->scalars.data(), count, params_.code_count,
+              section<std::uint8_t>(Section::codes) +
+                  range.first_block * code_block_bytes(params_.code_count));
+}
+
+// Mean residual, spread and highest norm of each block of the leaf.
+void Build::measure_blocks(LeafScratch* scratch) const {
+  const auto blocks = static_cast<std::uint32_t>(block_count(scratch->count));
+  scratch->block_means.assign(std::size_t{blocks} * dim_, 0.0f);
+  scratch->block_spreads.assign(blocks, 0.0f);
+  scratch->block_norms.assign(blocks, 0.0f);
+  for (std::uint32_t b = 0; b < blocks; ++b) {
+    const auto begin = b * static_cast<std::uint32_t>(kBlockPoints);
+    const std::uint32_t end =
+        std::min<std::uint32_t>(scratch->count, begin + static_cast<std::uint32_t>(kBlockPoints));
+    const float share = 1.0f / static_cast<float>(end - begin);
+    float* mean = &scratch->block_means[std::size_t{b} * dim_];
+    for (std::uint32_t i = begin; i < end; ++i) {
+      kernels().axpy(share, &scratch->residuals[std::size_t{i} * dim_], mean, dim_);
+    }
+    for (std::uint32_t i = begin; i < end; ++i) {
+      const float* residual = &scratch->residuals[std::size_t{i} * dim_];
+      const Row row = scratch->rows[i];
+      scratch->block_spreads[b] += share * (kernels().l2_squared_build_f32(residual, mean, dim_) *
+                                                tuning::kBlockRadiusWeight +
+                                            zero_vector_term(row));
       if (traits_.multiplies_norm) {
-        row_scalars[i] = {scale * relative_norm(rows[i]), 0.0f};
-      } else {
-        row_scalars[i] = {2.0f * scale,
-                          scale * scale * static_cast<float>(square) + zero_vector_term(rows[i])};
+        scratch->block_norms[b] = std::max(scratch->block_norms[b], relative_norm(row));
       }
-    } else if (row_scalars) {
-      std::vector<float>& values = scratch->decoded;
-      decode_row(plan_.dtype, vectors + (first + i) * source_.row_bytes(), dim_, values.data());
-      const double square = kernels().dot_square_f32(values.data(), values.data(), dim_).square;
-      if (traits_.multiplies_norm) {
-        row_scalars[i] = {1.0f, 0.0f};
-      } else if (traits_.work == WorkSpace::unit) {
-        row_scalars[i] = {square > 0.0 ? static_cast<float>(2.0 / std::sqrt(square)) : 0.0f, 0.0f};
-      } else {
-        row_scalars[i] = {2.0f, static_cast<float>(square)};
-      }
+    }
+  }
+}
+
+// Block centroids are coded as points are, by the same codebook.
+void Build::fill_block_centroids(LeafScratch* scratch) {
+  measure_blocks(scratch);
+  const auto blocks = static_cast<std::uint32_t>(scratch->block_norms.size());
+  std::vector<float> rotated(std::size_t{blocks} * dim_);
+  model_.rotate(scratch->block_means.data(), blocks, rotated.data());
+  for (float& value : rotated) value *= params_.centroid_scale;
+  std::vector<std::uint8_t> codes(std::size_t{blocks} * params_.code_count);
+  model_.encode(rotated.data(), blocks, codes.data());
+  std::vector<float> scalars(blocks);
+  for (std::uint32_t b = 0; b < blocks; ++b) {
+    float coded_square;
+    scalars[b] = traits_.multiplies_norm
+                     ? scratch->block_norms[b]
+                     : decoded_term(&codes[std::size_t{b} * params_.code_count],
+                                    params_.centroid_scale, scratch, &coded_square) +
+                           scratch->block_spreads[b];
+  }
+  const format::LeafRange& range = section<format::LeafRange>(Section::leaf_ranges)[scratch->entry];
+  pack_blocks(codes.data(), scalars.data(), blocks, params_.code_count,
+              section<std::uint8_t>(Section::block_centroids) +
+                  range.first_centroid_block * code_block_bytes(params_.code_count));
+}
+
+// The codes once more, each point's side by side.
+void Build::fill_records(const LeafScratch& scratch) {
+  std::uint8_t* record =
+      section<std::uint8_t>(Section::code_records) + scratch.first * params_.record_bytes;
+  const std::uint8_t* codes = scratch.codes.data();
+  const std::uint32_t pairs = params_.code_count / 2;
+  for (std::uint32_t i = 0; i < scratch.count; ++i) {
+    for (std::uint32_t j = 0; j < pairs; ++j) {
+      record[j] = static_cast<std::uint8_t>(codes[2 * j] | codes[2 * j + 1] << 4);
+    }
+    const format::CodeRecordTail tail{scratch.scalars[i], scratch.entry};
+    std::memcpy(record + pairs, &tail, sizeof(tail));
+    record += params_.record_bytes;
+    codes += params_.code_count;
+  }
+}
+
+// Copies of the working-space vectors as signed bytes, each with a scale of its own.
+void Build::fill_byte_rows(const LeafScratch& scratch) {
+  std::int8_t* bytes = section<std::int8_t>(Section::byte_rows) + scratch.first * dim_;
+  RowScalars* scalars = section<RowScalars>(Section::row_scalars) + scratch.first;
+  for (std::uint32_t i = 0; i < scratch.count; ++i, bytes += dim_) {
+    const float* work = &scratch.work[std::size_t{i} * dim_];
+    const float largest = kernels().max_abs(work, dim_);
+    const float scale = largest > 0.0f ? largest / 127.0f : 1.0f;
+    std::int64_t square = 0;
+    for (std::uint32_t j = 0; j < dim_; ++j) {
+      bytes[j] = static_cast<std::int8_t>(std::nearbyint(work[j] / scale));
+      square += std::int64_t{bytes[j]} * bytes[j];
+    }
+    const Row row = scratch.rows[i];
+    if (traits_.multiplies_norm) {
+      scalars[i] = {scale * relative_norm(row), 0.0f};
+    } else {
+      scalars[i] = {2.0f * scale,
+                    scale * scale * static_cast<float>(square) + zero_vector_term(row)};
+    }
+  }
+}
+
+// Vectors that are bytes themselves need their scalars only.
+void Build::fill_row_scalars(LeafScratch* scratch) {
+  RowScalars* scalars = section<RowScalars>(Section::row_scalars) + scratch->first;
+  std::vector<float>& values = scratch->decoded;
+  values.resize(dim_);
+  for (std::uint32_t i = 0; i < scratch->count; ++i) {
+    decode_row(plan_.dtype, stored_row(scratch->first + i), dim_, values.data());
+    const double square = kernels().dot_square_f32(values.data(), values.data(), dim_).square;
+    if (traits_.multiplies_norm) {
+      scalars[i] = {1.0f, 0.0f};
+    } else if (traits_.work == WorkSpace::unit) {
+      scalars[i] = {square > 0.0 ? static_cast<float>(2.0 / std::sqrt(square)) : 0.0f, 0.0f};
+    } else {
+      scalars[i] = {2.0f, static_cast<float>(square)};
     }
   }
 }

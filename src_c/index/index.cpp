@@ -409,7 +409,7 @@ Setting choose_setting(const std::vector<format::CurvePoint>& curve, const Loade
                             ? options.recall
                             : static_cast<double>(loaded.view().params.default_recall);
   if (options.exact || (options.search_k == 0 && recall >= 1.0)) {
-    return {loaded.items(), loaded.items(), loaded.items(), true};
+    return {loaded.items(), loaded.items(), 0, loaded.items(), loaded.items(), true};
   }
   return options.search_k > 0
              ? setting_for_candidates(curve, options.k, options.search_k, loaded.items())
@@ -579,7 +579,13 @@ void Index::tune(const void* queries, std::uint64_t n, std::uint32_t k, int n_jo
 
 CurveRow Index::setting_for(std::uint32_t k, double recall) const {
   const Setting setting = setting_for_recall(state_->curve, k, recall, state_->built().items());
-  return {k, recall, setting.candidates, setting.rerank, setting.exact};
+  return {k,
+          recall,
+          setting.opened,
+          setting.candidates,
+          setting.expanded,
+          setting.rerank,
+          setting.exact};
 }
 
 // ---- state -----------------------------------------------------------------------------------
@@ -624,7 +630,8 @@ IndexInfo Index::info() const {
                               strnlen(view.header.library_version, 16));
   info.scan = scan_name(state_->loaded->search().scan);
   for (const format::CurvePoint& point : state_->curve) {
-    info.curve.push_back({point.k, point.recall, point.candidates, point.rerank, point.exact});
+    info.curve.push_back({point.k, point.recall, point.opened, point.candidates, point.expanded,
+                          point.rerank, point.exact});
   }
   for (const format::SectionEntry& entry : view.table) {
     info.sections.push_back({format::section_name(static_cast<format::Section>(entry.kind)),

@@ -58,7 +58,9 @@ struct QueryOptions {
 struct CurveRow {
   std::uint32_t k;
   double recall;
+  std::uint64_t opened;
   std::uint64_t candidates;
+  std::uint64_t expanded;
   std::uint64_t rerank;
   std::uint64_t exact;
 };

@@ -310,9 +310,10 @@ struct WordSums {
 };
 
 template <std::size_t kBlocks>
-inline void code_sums(const std::uint8_t* block, std::size_t n_codes, const std::uint8_t* luts,
-                      F32x16 (&sums)[2 * kBlocks]) {
+inline void code_sums(const std::uint8_t* const (&blocks)[kBlocks], std::size_t n_codes,
+                      const std::uint8_t* luts, F32x16 (&sums)[2 * kBlocks]) {
   static_assert(kBlocks == 1, "more would not fit the registers");
+  const std::uint8_t* block = blocks[0];
   const __m256i nibble = _mm256_set1_epi8(0x0F);
   WordSums low{_mm256_setzero_si256(), _mm256_setzero_si256()};
   WordSums high = low;

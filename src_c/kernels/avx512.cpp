@@ -451,9 +451,10 @@ struct WordSums {
 };
 
 template <std::size_t kBlocks>
-inline void code_sums(const std::uint8_t* block, std::size_t n_codes, const std::uint8_t* luts,
-                      F32x16 (&sums)[2 * kBlocks]) {
+inline void code_sums(const std::uint8_t* const (&blocks)[kBlocks], std::size_t n_codes,
+                      const std::uint8_t* luts, F32x16 (&sums)[2 * kBlocks]) {
   static_assert(kBlocks == 1, "more would not fit the registers");
+  const std::uint8_t* block = blocks[0];
   const __m512i nibble = _mm512_set1_epi8(0x0F);
   WordSums low{_mm512_setzero_si512(), _mm512_setzero_si512()};
   WordSums high = low;
@@ -555,8 +556,8 @@ constexpr std::size_t kScanBlocks = 2;
 // Four sub-quantizers at a time: one permutation puts the four codes of a point side by side, a
 // second looks all of them up in the four tables' 64 bytes, a dot product with ones adds them.
 template <std::size_t kBlocks>
-inline void code_sums(const std::uint8_t* blocks, std::size_t n_codes, const std::uint8_t* luts,
-                      F32x16 (&sums)[2 * kBlocks]) {
+inline void code_sums(const std::uint8_t* const (&blocks)[kBlocks], std::size_t n_codes,
+                      const std::uint8_t* luts, F32x16 (&sums)[2 * kBlocks]) {
   const __m512i transpose =
       _mm512_set_epi32(0x3F2F1F0F, 0x3E2E1E0E, 0x3D2D1D0D, 0x3C2C1C0C, 0x3B2B1B0B, 0x3A2A1A0A,
                        0x39291909, 0x38281808, 0x37271707, 0x36261606, 0x35251505, 0x34241404,
@@ -574,8 +575,7 @@ inline void code_sums(const std::uint8_t* blocks, std::size_t n_codes, const std
     const __m512i lut = load_bytes(luts + i);
 #pragma GCC unroll 4
     for (std::size_t b = 0; b < kBlocks; ++b) {
-      const __m512i codes =
-          _mm512_permutexvar_epi8(transpose, load_bytes(blocks + b * block_bytes + i));
+      const __m512i codes = _mm512_permutexvar_epi8(transpose, load_bytes(blocks[b] + i));
       const __m512i at_low = _mm512_ternarylogic_epi32(codes, nibble, table, kAndOr);
       const __m512i at_high =
           _mm512_ternarylogic_epi32(_mm512_srli_epi16(codes, 4), nibble, table, kAndOr);

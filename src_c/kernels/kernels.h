@@ -66,6 +66,19 @@ struct RowScalars {
   float bias;
 };
 
+// Points of one score whose code blocks follow each other.
+struct CodeRun {
+  std::uint32_t first_block;
+  Slot first_slot;
+  std::uint32_t points;
+  float score;
+};
+
+// A block of 4-bit codes: n_codes * 16 bytes of codes, then kBlockPoints floats.
+inline constexpr std::size_t code_block_bytes(std::size_t n_codes) noexcept {
+  return n_codes * kCodewords + kBlockPoints * sizeof(float);
+}
+
 // Where a scan puts the points that pass: parallel arrays with room for all points scanned.
 struct Survivors {
   float* scores;
@@ -172,33 +185,32 @@ struct Kernels {
   std::size_t (*compact_at_most)(float* scores, Slot* slots, std::size_t n, float threshold);
 
   // ---- scanning 4-bit codes --------------------------------------------------------
-  // A block holds 32 points: for each sub-quantizer 16 bytes, byte j with the code of point j
-  // in its low nibble and of point 16 + j in its high nibble; n_codes is a multiple of 4 and
-  // at most 256. luts: 16 bytes a sub-quantizer. `points` (> 0) need not be a multiple of 32:
-  // the last block is padded, and its surplus points never pass.
+  // A block holds 32 points in code_block_bytes(n_codes): for each sub-quantizer 16 bytes, byte j
+  // with the code of point j in its low nibble and of point 16 + j in its high nibble; then the
+  // points' scalars, 32 floats. n_codes is a multiple of 4 and at most 256. luts: 16 bytes a
+  // sub-quantizer. A run is points of one score whose blocks follow each other.
   //   sum = sum over sub-quantizers of lut[code]   (exact)
-  //   additive:       score = (leaf_score + step * float(sum)) + scalars[i]
-  //   multiplicative: score = (leaf_score + step * float(sum)) * scalars[i]
-  // Points with score <= threshold (NaN never) are appended as (score, first_slot + i), in order.
-  // eligible: one bit a slot (bit s % 64 of word s / 64; slot = first_slot + i), or nullptr for
-  // all; a point whose bit is 0 never passes. scalars[0] belongs to the first point scanned.
-  // Returns how many passed. `out` has room for `points` rounded up to 32, plus 16.
-  // The caller prefetches; see prefetch_l2.
-  std::size_t (*scan_codes_additive)(const std::uint8_t* blocks, std::size_t points,
-                                     std::size_t n_codes, const std::uint8_t* luts,
-                                     float leaf_score, float step, const float* scalars,
-                                     float threshold, Slot first_slot,
+  //   additive:       score = (run.score + step * float(sum)) + scalar
+  //   multiplicative: score = (run.score + step * float(sum)) * scalar
+  // Points with score <= threshold (NaN never) are appended as (score, run.first_slot + i), run by
+  // run, in order. A run's `points` (> 0) need not be a multiple of 32: the lanes of its last block
+  // beyond them never pass, whatever they hold (of their scalars all bytes are read).
+  // eligible: one bit a slot (bit s % 64 of word s / 64), or nullptr for all; a point whose bit is
+  // 0 never passes. Returns how many passed. `out` has room for all points, each run's rounded up
+  // to 32, plus 16. The first blocks of runs some places ahead are prefetched.
+  std::size_t (*scan_codes_additive)(const std::uint8_t* blocks, std::size_t n_codes,
+                                     const CodeRun* runs, std::size_t n_runs,
+                                     const std::uint8_t* luts, float step, float threshold,
                                      const std::uint64_t* eligible, Survivors out);
-  std::size_t (*scan_codes_multiplicative)(const std::uint8_t* blocks, std::size_t points,
-                                           std::size_t n_codes, const std::uint8_t* luts,
-                                           float leaf_score, float step, const float* scalars,
-                                           float threshold, Slot first_slot,
+  std::size_t (*scan_codes_multiplicative)(const std::uint8_t* blocks, std::size_t n_codes,
+                                           const CodeRun* runs, std::size_t n_runs,
+                                           const std::uint8_t* luts, float step, float threshold,
                                            const std::uint64_t* eligible, Survivors out);
   // Puts the code records of n points (1 to 32), wherever they lie, side by side as one block of
   // the scans above; lanes from n on repeat the last. records: n_codes / 2 bytes of codes every
   // `stride` bytes, byte j with code 2j in its low nibble and code 2j + 1 in its high one. `stride`
   // is at least that rounded up to 16: records are read in pieces of 16 bytes. block: n_codes * 16
-  // bytes.
+  // bytes; the scalars behind them are the caller's.
   void (*gather_codes)(const std::uint8_t* records, std::size_t stride, const Slot* slots,
                        std::size_t n, std::size_t n_codes, std::uint8_t* block);
   // Lookup tables of one query. codebook: [dim][16] floats (for rotated dimension j the 16
@@ -281,6 +293,18 @@ std::size_t available_kernels(const Kernels** out) noexcept;
 // For tests and benchmarks only: not synchronised with calls under way.
 bool force_kernels(const char* name) noexcept;
 
+// Asks for a range (not empty) to be brought into the first-level cache; harmless on any address.
+inline void prefetch_l1(const void* data, std::size_t bytes) noexcept {
+#if defined(__GNUC__) || defined(__clang__)
+  constexpr std::size_t kLine = 64;
+  const auto* at = static_cast<const char*>(data);
+  for (std::size_t i = 0; i < bytes; i += kLine) __builtin_prefetch(at + i);
+  __builtin_prefetch(at + bytes - 1);  // an unaligned range may touch one line more
+#else
+  static_cast<void>(data);
+  static_cast<void>(bytes);
+#endif
+}
 // Asks for a range to be brought into the second-level cache; harmless on any address.
 void prefetch_l2(const void* data, std::size_t bytes) noexcept;
 

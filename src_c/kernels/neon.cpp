@@ -266,8 +266,8 @@ struct WordSums {
 };
 
 template <std::size_t kBlocks>
-inline void code_sums(const std::uint8_t* blocks, std::size_t n_codes, const std::uint8_t* luts,
-                      F32x16 (&sums)[2 * kBlocks]) {
+inline void code_sums(const std::uint8_t* const (&blocks)[kBlocks], std::size_t n_codes,
+                      const std::uint8_t* luts, F32x16 (&sums)[2 * kBlocks]) {
   const uint8x16_t nibble = vdupq_n_u8(15);
   const std::size_t block_bytes = n_codes * 16;
   const WordSums zero{vdupq_n_u16(0), vdupq_n_u16(0)};
@@ -278,7 +278,7 @@ inline void code_sums(const std::uint8_t* blocks, std::size_t n_codes, const std
     const uint8x16_t lut = vld1q_u8(luts + i);
 #pragma GCC unroll 2
     for (std::size_t b = 0; b < kBlocks; ++b) {
-      const uint8x16_t codes = vld1q_u8(blocks + b * block_bytes + i);
+      const uint8x16_t codes = vld1q_u8(blocks[b] + i);
       low[b].add_bytes(vqtbl1q_u8(lut, vandq_u8(codes, nibble)));
       high[b].add_bytes(vqtbl1q_u8(lut, vshrq_n_u8(codes, 4)));
     }

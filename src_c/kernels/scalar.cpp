@@ -250,46 +250,45 @@ struct Multiplicative {
 };
 
 template <class Combine>
-inline std::size_t scan_codes(const std::uint8_t* blocks, std::size_t points, std::size_t n_codes,
-                              const std::uint8_t* luts, float leaf_score, float step,
-                              const float* scalars, float threshold, Slot first_slot,
-                              const std::uint64_t* eligible, Survivors out) {
+inline std::size_t scan_codes(const std::uint8_t* blocks, std::size_t n_codes, const CodeRun* runs,
+                              std::size_t n_runs, const std::uint8_t* luts, float step,
+                              float threshold, const std::uint64_t* eligible, Survivors out) {
   std::size_t count = 0;
-  for (std::size_t first = 0; first < points; first += kBlockPoints) {
-    std::uint32_t sum[kBlockPoints] = {};
-    for (std::size_t m = 0; m < n_codes; ++m, blocks += 16) {
-      const std::uint8_t* lut = luts + m * kCodewords;
-      for (std::size_t j = 0; j < 16; ++j) {
-        sum[j] += lut[blocks[j] & 15];
-        sum[16 + j] += lut[blocks[j] >> 4];
-      }
-    }
-    const std::size_t left = points - first;
-    for (std::size_t j = 0; j < (left < kBlockPoints ? left : kBlockPoints); ++j) {
-      const Slot slot = first_slot + static_cast<Slot>(first + j);
+  for (std::size_t i = 0; i < n_runs; ++i) {
+    const CodeRun& run = runs[i];
+    for (std::uint32_t p = 0; p < run.points; ++p) {
+      const Slot slot = run.first_slot + p;
       if (!is_eligible(eligible, slot)) continue;
-      const float a = leaf_score + step * static_cast<float>(sum[j]);
-      count = append_if(Combine::score(a, scalars[first + j]), threshold, slot, out, count);
+      const std::size_t lane = p % kBlockPoints;
+      const std::uint8_t* block =
+          blocks + (std::size_t{run.first_block} + p / kBlockPoints) * code_block_bytes(n_codes);
+      std::uint32_t sum = 0;
+      for (std::size_t m = 0; m < n_codes; ++m) {
+        const std::uint8_t pair = block[m * kCodewords + lane % 16];
+        sum += luts[m * kCodewords + (lane < 16 ? pair & 15 : pair >> 4)];
+      }
+      float scalar;
+      std::memcpy(&scalar, block + n_codes * kCodewords + lane * sizeof(float), sizeof(float));
+      const float a = run.score + step * static_cast<float>(sum);
+      count = append_if(Combine::score(a, scalar), threshold, slot, out, count);
     }
   }
   return count;
 }
 
-std::size_t scan_codes_additive(const std::uint8_t* blocks, std::size_t points, std::size_t n_codes,
-                                const std::uint8_t* luts, float leaf_score, float step,
-                                const float* scalars, float threshold, Slot first_slot,
-                                const std::uint64_t* eligible, Survivors out) {
-  return scan_codes<Additive>(blocks, points, n_codes, luts, leaf_score, step, scalars, threshold,
-                              first_slot, eligible, out);
+std::size_t scan_codes_additive(const std::uint8_t* blocks, std::size_t n_codes,
+                                const CodeRun* runs, std::size_t n_runs, const std::uint8_t* luts,
+                                float step, float threshold, const std::uint64_t* eligible,
+                                Survivors out) {
+  return scan_codes<Additive>(blocks, n_codes, runs, n_runs, luts, step, threshold, eligible, out);
 }
 
-std::size_t scan_codes_multiplicative(const std::uint8_t* blocks, std::size_t points,
-                                      std::size_t n_codes, const std::uint8_t* luts,
-                                      float leaf_score, float step, const float* scalars,
-                                      float threshold, Slot first_slot,
+std::size_t scan_codes_multiplicative(const std::uint8_t* blocks, std::size_t n_codes,
+                                      const CodeRun* runs, std::size_t n_runs,
+                                      const std::uint8_t* luts, float step, float threshold,
                                       const std::uint64_t* eligible, Survivors out) {
-  return scan_codes<Multiplicative>(blocks, points, n_codes, luts, leaf_score, step, scalars,
-                                    threshold, first_slot, eligible, out);
+  return scan_codes<Multiplicative>(blocks, n_codes, runs, n_runs, luts, step, threshold, eligible,
+                                    out);
 }
 
 std::size_t scan_l1_u8(const std::uint8_t* rows, std::size_t points, std::size_t dim,

@@ -409,17 +409,18 @@ void CodeModel::write_rotation(std::int8_t* matrix, float* scales, std::uint32_t
   }
 }
 
-void pack_blocks(const std::uint8_t* codes, std::uint64_t n, std::uint32_t code_count,
-                 std::uint8_t* blocks) noexcept {
+void pack_blocks(const std::uint8_t* codes, const float* scalars, std::uint64_t n,
+                 std::uint32_t code_count, std::uint8_t* blocks) noexcept {
   constexpr std::size_t kHalf = kBlockPoints / 2;
   for (std::uint64_t i = 0; i < n; ++i) {
-    std::uint8_t* block = blocks + i / kBlockPoints * code_count * kHalf;
+    std::uint8_t* block = blocks + i / kBlockPoints * code_block_bytes(code_count);
     const std::size_t lane = i % kBlockPoints;
     for (std::uint32_t code = 0; code < code_count; ++code) {
       const auto value = static_cast<unsigned>(codes[i * code_count + code]);
       block[code * kHalf + lane % kHalf] |=
           static_cast<std::uint8_t>(lane < kHalf ? value : value << 4);
     }
+    std::memcpy(block + code_count * kHalf + lane * sizeof(float), scalars + i, sizeof(float));
   }
 }
 

@@ -61,10 +61,10 @@ class CodeModel {
   std::vector<float> half_squares_;  // [code][16]
 };
 
-// Packs codes of a leaf's points into blocks (kernels.h scan_codes_*). blocks: zeroed memory of
-// ceil(n / 32) * code_count * 16 bytes.
-void pack_blocks(const std::uint8_t* codes, std::uint64_t n, std::uint32_t code_count,
-                 std::uint8_t* blocks) noexcept;
+// Packs codes (one byte each) and scalars of n points into blocks (kernels.h scan_codes_*). blocks:
+// zeroed memory of block_count(n) * code_block_bytes(code_count) bytes.
+void pack_blocks(const std::uint8_t* codes, const float* scalars, std::uint64_t n,
+                 std::uint32_t code_count, std::uint8_t* blocks) noexcept;
 
 // A query's lookup tables; see kernels.h. Four tables a cache line: scans are a quarter slower when
 // they straddle two.
@@ -90,9 +90,8 @@ struct CodesView {
   const float* rotation_scales = nullptr;
   const std::uint32_t* rotation_order = nullptr;
   const std::uint8_t* blocks = nullptr;
-  const float* scalars = nullptr;
 
-  std::size_t block_bytes() const noexcept { return std::size_t{code_count} * kCodewords; }
+  std::size_t block_bytes() const noexcept { return code_block_bytes(code_count); }
 };
 
 struct PlaneBuffers {

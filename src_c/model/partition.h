@@ -69,9 +69,11 @@ void place_centre(const std::uint8_t* bytes, std::uint32_t dim, std::uint32_t di
 
 // Where a leaf's points are.
 struct LeafSpan {
-  std::uint64_t first;
-  std::uint32_t count;
-  std::uint32_t first_block;
+  std::uint64_t first = 0;
+  std::uint32_t count = 0;
+  std::uint32_t first_block = 0;           // of its points' codes
+  std::uint32_t first_centroid_block = 0;  // of its blocks' centroids
+  std::uint32_t reserved = 0;
 };
 struct GroupSpan {
   std::uint32_t first_leaf_block;
@@ -94,7 +96,8 @@ struct TreeView {
 struct ForestView {
   std::uint32_t dim4 = 0;
   std::uint64_t item_count = 0;
-  std::uint64_t block_count = 0;  // 0: leaves have no code blocks
+  std::uint64_t block_count = 0;      // 0: leaves have no code blocks
+  std::uint64_t centroid_blocks = 0;  // 0: blocks have no centroids
   std::vector<TreeView> trees;
   CentreTable leaves;  // over all trees
   CentreTable groups;
@@ -119,7 +122,10 @@ struct RoutedLeaf {
 
 // Buffers that routing reuses.
 struct RouteScratch {
-  std::vector<float> scores;
+  // Route scores of all entries of the first tree by route(), where it has no groups.
+  std::vector<float> leaf_scores;
+  std::vector<float> top_scores;  // of a further tree
+  std::vector<float> scores;      // of an opened group
   std::vector<float> picked_scores;
   std::vector<Slot> picked_entries;
   std::vector<float> sample;

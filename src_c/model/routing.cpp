@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/tuning.h"
 #include "kernels/kernels.h"
+#include "model/blocks.h"
 #include "model/partition.h"
 
 namespace annidx {
@@ -131,31 +132,28 @@ std::size_t open_groups(const ForestView& forest, const TreeView& tree, const Ro
 
 // The best `wanted` leaves of a tree.
 void best_leaves(const ForestView& forest, const TreeView& tree, const RouteQuery& query,
-                 std::size_t wanted, RouteScratch* scratch, std::vector<std::uint64_t>* best) {
+                 std::size_t wanted, std::vector<float>* top_scores, RouteScratch* scratch,
+                 std::vector<std::uint64_t>* best) {
   const bool grouped = tree.group_entry_count > 0;
   const std::uint32_t entries = grouped ? tree.group_entry_count : tree.leaf_entry_count;
   const std::uint32_t first = grouped ? tree.first_group_entry : tree.first_leaf_entry;
-  scratch->scores.resize(std::max<std::size_t>(scratch->scores.size(), entries));
-  const auto score_top = [&] {
-    score_centres(grouped ? forest.groups : forest.leaves, forest.dim4, first, entries, query,
-                  scratch->scores.data());
-  };
-  score_top();
+  top_scores->resize(std::max<std::size_t>(top_scores->size(), entries));
+  score_centres(grouped ? forest.groups : forest.leaves, forest.dim4, first, entries, query,
+                top_scores->data());
   if (!grouped) {
-    best_entries(scratch->scores.data(), entries, first, wanted, scratch, best);
+    best_entries(top_scores->data(), entries, first, wanted, scratch, best);
     return;
   }
   std::size_t groups =
       std::max<std::size_t>(tuning::kMinGroups, wanted / tuning::kLeavesPerOpenedGroup);
   for (;;) {
-    best_entries(scratch->scores.data(), entries, first, groups, scratch, &scratch->opened_groups);
+    best_entries(top_scores->data(), entries, first, groups, scratch, &scratch->opened_groups);
     const std::size_t picked = open_groups(forest, tree, query, scratch);
     if (picked >= wanted || groups >= entries) {
       sort_best(picked, wanted, scratch, best);
       return;
     }
     groups = entries;  // small groups: open them all
-    score_top();
   }
 }
 
@@ -235,9 +233,13 @@ LeafSpan checked_leaf(const ForestView& forest, std::uint32_t entry, bool first_
   const LeafSpan span = forest.leaf_spans[entry];
   const std::uint64_t lists = forest.trees.size() - 1;
   const std::uint64_t limit = first_tree ? forest.item_count : lists * forest.item_count;
-  const std::uint64_t blocks = (std::uint64_t{span.count} + kBlockPoints - 1) / kBlockPoints;
-  const bool blocks_fit = !first_tree || forest.block_count == 0 ||
-                          std::uint64_t{span.first_block} + blocks <= forest.block_count;
+  const std::uint64_t blocks = block_count(span.count);
+  const auto fits = [first_tree](std::uint64_t first, std::uint64_t count, std::uint64_t all) {
+    return !first_tree || all == 0 || first + count <= all;
+  };
+  const bool blocks_fit =
+      fits(span.first_block, blocks, forest.block_count) &&
+      fits(span.first_centroid_block, block_count(blocks), forest.centroid_blocks);
   if (span.first > limit || span.count > limit - span.first || span.count > forest.item_count ||
       !blocks_fit) {
     throw Error(ErrorCode::format,
@@ -271,7 +273,7 @@ void route_first_tree(const ForestView& forest, const RouteQuery& query, std::ui
   std::vector<std::uint64_t>& best = scratch->best_leaves;
   for (;;) {
     out->clear();
-    best_leaves(forest, tree, query, wanted, scratch, &best);
+    best_leaves(forest, tree, query, wanted, &scratch->leaf_scores, scratch, &best);
     std::uint64_t points = 0, passed = 0;
     double stretch = 1.0;
     for (std::uint64_t key : best) {
@@ -306,8 +308,8 @@ void route_further_trees(const ForestView& forest, const RouteQuery& query,
     const TreeView& tree = forest.trees[t];
     const std::uint64_t wanted =
         wanted_points * tree.leaf_entry_count / std::max<std::uint64_t>(forest.item_count, 1) + 1;
-    best_leaves(forest, tree, query, static_cast<std::size_t>(wanted), scratch,
-                &scratch->best_leaves);
+    best_leaves(forest, tree, query, static_cast<std::size_t>(wanted), &scratch->top_scores,
+                scratch, &scratch->best_leaves);
     for (std::uint64_t key : scratch->best_leaves) {
       merged.push_back({float_of_key(static_cast<std::uint32_t>(key >> 32)),
                         static_cast<std::uint32_t>(key), t});

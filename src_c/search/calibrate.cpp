@@ -105,6 +105,18 @@ class HitTable {
   Found halves_[2];
 };
 
+format::CurvePoint point_of(std::uint32_t k, double recall, const Setting& setting) {
+  const auto narrow = [](std::uint64_t value) { return static_cast<std::uint32_t>(value); };
+  return {k,
+          static_cast<float>(recall),
+          narrow(setting.opened),
+          narrow(setting.candidates),
+          narrow(setting.expanded),
+          narrow(setting.rerank),
+          narrow(setting.exact),
+          0};
+}
+
 struct Candidate {
   double cost;
   double chosen_recall;   // on the half that chooses
@@ -132,7 +144,7 @@ class CurveMeasurement {
     return queries_.excluded_slot(queries_.spread(i, count_));
   }
   std::uint64_t in_half(std::size_t half) const { return (count_ + 1 - half) / 2; }
-  double cost(std::uint64_t candidates, std::uint32_t rerank, std::uint32_t exact) const;
+  double cost(const Setting& setting) const;
   double less_standard_error(double recall, std::size_t k_index) const;
   void choose_levels();
   // Keys of the k-th true neighbours of a query, by k.
@@ -151,21 +163,28 @@ class CurveMeasurement {
   unsigned n_threads_;
   Monitor* monitor_;
   std::uint64_t count_;                           // queries asked
-  std::vector<std::uint64_t> levels_;             // numbers of candidates that are tried
+  std::vector<Setting> levels_;                   // that are tried, without their depths
   std::vector<std::uint64_t> wanted_;             // min(k, items)
   std::vector<std::vector<Candidate>> measured_;  // by k
 };
 
-double CurveMeasurement::cost(std::uint64_t candidates, std::uint32_t rerank,
-                              std::uint32_t exact) const {
+double CurveMeasurement::cost(const Setting& setting) const {
   const double dim = view_.scorer->dim();
-  double per_point = dim * tuning::kRerankCostPerByte / 4;
-  double re_scoring = exact * (tuning::kExactCostFixed + dim * tuning::kExactCostPerDim);
+  double scanning = static_cast<double>(setting.candidates) * dim * tuning::kRerankCostPerByte / 4;
+  double scoring = static_cast<double>(setting.exact) *
+                   (tuning::kExactCostFixed + dim * tuning::kExactCostPerDim);
   if (view_.scan == Scan::codes) {
-    per_point = view_.codes.code_count * tuning::kScanCostPerCode;
-    re_scoring += rerank * (tuning::kRerankCostFixed + dim * tuning::kRerankCostPerByte);
+    const double per_point = view_.codes.code_count * tuning::kScanCostPerCode;
+    const double blocks =
+        view_.block_centroids ? static_cast<double>(setting.opened) / kBlockPoints : 0.0;
+    const double fresh = 0.5 * tuning::kExpansionRounds * view_.neighbours.count *
+                         static_cast<double>(setting.expanded);
+    scanning =
+        (static_cast<double>(setting.candidates) + blocks) * per_point + fresh * tuning::kFreshCost;
+    scoring += static_cast<double>(setting.rerank) *
+               (tuning::kRerankCostFixed + dim * tuning::kRerankCostPerByte);
   }
-  return static_cast<double>(candidates) * per_point + re_scoring;
+  return scanning + scoring;
 }
 
 // What the recall is at least, as far as so few queries can tell: the neighbours of one query are
@@ -179,13 +198,23 @@ double CurveMeasurement::less_standard_error(double recall, std::size_t k_index)
 
 void CurveMeasurement::choose_levels() {
   const auto items = static_cast<double>(view_.item_count);
+  const bool has_blocks = view_.block_centroids != nullptr;
   // Below the points of a leaf, all levels read the same.
-  const double leaf_points = items / view_.forest.trees[0].leaf_entry_count;
-  for (double level = std::max(static_cast<double>(plan_.first_level), leaf_points); level < items;
+  const double least = has_blocks ? 0.0 : items / view_.forest.trees[0].leaf_entry_count;
+  const auto add = [&](std::uint64_t candidates) {
+    const std::uint64_t opened =
+        std::min(view_.item_count, candidates * (has_blocks ? tuning::kOpenedPerCandidate : 1));
+    levels_.push_back({opened, candidates, 0, 0, 0, false});
+    if (view_.neighbours.entries == nullptr) return;
+    for (std::uint64_t expanded : tuning::kExpandedLevels) {
+      levels_.push_back({opened, candidates, expanded, 0, 0, false});
+    }
+  };
+  for (double level = std::max(static_cast<double>(plan_.first_level), least); level < items;
        level *= tuning::kCandidateGrowth) {
-    levels_.push_back(static_cast<std::uint64_t>(level));
+    add(static_cast<std::uint64_t>(level));
   }
-  levels_.push_back(view_.item_count);
+  levels_.push_back({view_.item_count, view_.item_count, 0, 0, 0, false});
 }
 
 std::vector<double> CurveMeasurement::truth_of(std::uint64_t i, Searcher* searcher) const {
@@ -202,7 +231,8 @@ std::vector<double> CurveMeasurement::truth_of(std::uint64_t i, Searcher* search
     TraceDepths depths = plan_.depths;
     depths.scan = {std::max(depths.scan.back(), tuning::kLargeTraceDepth)};
     searcher->begin_trace(view_, query(i), excluded(i));
-    for (const TracedCandidate& c : searcher->trace(view_, view_.item_count, depths)) {
+    for (const TracedCandidate& c :
+         searcher->trace(view_, {view_.item_count, view_.item_count, 0, 0, 0, false}, depths)) {
       keys.push_back(c.key);
     }
     std::sort(keys.begin(), keys.end());
@@ -335,13 +365,11 @@ void CurveMeasurement::weigh(std::size_t level, HitTable* hits) {
           return possible > 0 ? static_cast<double>(hits->at(k, r, e, half)) / possible : 1.0;
         };
         const double checked = less_standard_error(recall(1), k);
-        const std::uint32_t exact = exact_depth(ks_[k], e);
-        const std::uint32_t rerank = std::max(plan_.depths.scan[r], exact);
-        measured_[k].push_back({cost(levels_[level], rerank, exact),
-                                recall(0),
-                                checked,
-                                {ks_[k], static_cast<float>(checked),
-                                 static_cast<std::uint32_t>(levels_[level]), rerank, exact, 0}});
+        Setting setting = levels_[level];
+        setting.exact = exact_depth(ks_[k], e);
+        setting.rerank = std::max<std::uint64_t>(plan_.depths.scan[r], setting.exact);
+        measured_[k].push_back(
+            {cost(setting), recall(0), checked, point_of(ks_[k], checked, setting)});
       }
     }
   }
@@ -400,10 +428,13 @@ Setting stretched(const Setting& setting, std::uint64_t k, std::uint32_t measure
           static_cast<double>(items), static_cast<double>(value) * std::pow(factor, power)));
     };
     out.candidates = grown(out.candidates, tuning::kStretchPower);
+    out.opened = grown(out.opened, tuning::kStretchPower);
+    out.expanded = grown(out.expanded, 1.0);
     out.rerank = grown(out.rerank, 1.0);
     out.exact = grown(out.exact, 1.0);
   }
   out.candidates = std::min(std::max(out.candidates, k), items);
+  out.opened = std::min(std::max(out.opened, out.candidates), items);
   out.exact = std::max(out.exact, k);
   out.rerank = std::max(out.rerank, out.exact);
   return out;
@@ -416,12 +447,13 @@ std::uint64_t between(double share, std::uint32_t a, std::uint32_t b) {
 }
 
 Setting blend(double share, const format::CurvePoint& a, const format::CurvePoint& b) {
-  return {between(share, a.candidates, b.candidates), between(share, a.rerank, b.rerank),
-          between(share, a.exact, b.exact), false};
+  return {between(share, a.opened, b.opened),     between(share, a.candidates, b.candidates),
+          between(share, a.expanded, b.expanded), between(share, a.rerank, b.rerank),
+          between(share, a.exact, b.exact),       false};
 }
 
 Setting setting_of(const format::CurvePoint& point) {
-  return {point.candidates, point.rerank, point.exact, false};
+  return {point.opened, point.candidates, point.expanded, point.rerank, point.exact, false};
 }
 
 // The cheapest setting of the points that reaches `recall` with the margin, or the last without it.
@@ -489,23 +521,26 @@ Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::ui
     if (points.size() == 0 || points[0].k < at) break;
     at = std::uint64_t{points[0].k} + 1;
   }
-  return {items, items, items, true};
+  return {items, items, 0, items, items, true};
 }
 
 Setting setting_for_candidates(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
                                std::uint64_t search_k, std::uint64_t items) {
-  if (search_k >= items) return {items, items, items, true};
+  if (search_k >= items) return {items, items, 0, items, items, true};
   const Points points(curve, k);
-  // Never less re-scoring than a smaller search_k gets.
-  Setting setting{search_k, search_k / tuning::kCandidatesPerRerank, 0, false};
+  // Never less effort of the other kinds than a smaller search_k gets.
+  Setting setting{search_k * tuning::kOpenedPerCandidate,  search_k, 0,
+                  search_k / tuning::kCandidatesPerRerank, 0,        false};
   std::uint32_t measured_k = 0;
   for (const format::CurvePoint& point : points) {
     measured_k = point.k;
     if (point.candidates > search_k && setting.exact > 0) continue;
+    setting.expanded = std::max<std::uint64_t>(setting.expanded, point.expanded);
     setting.rerank = std::max<std::uint64_t>(setting.rerank, point.rerank);
     setting.exact = std::max<std::uint64_t>(setting.exact, point.exact);
   }
   if (measured_k == 0) {
+    setting.expanded = tuning::kUnmeasuredExpanded;
     setting.rerank = std::max(search_k / tuning::kCandidatesPerUnmeasuredRerank,
                               tuning::kUnmeasuredRerankPerNeighbour * k);
   }

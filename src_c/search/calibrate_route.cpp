@@ -63,7 +63,8 @@ std::vector<std::uint32_t> WeightChoice::leaves_of_neighbours(std::uint64_t i,
   request.k = kNeighbours;
   request.excluded = queries_.excluded_slot(given);
   // All codes are read: no order of leaves may decide which neighbours count.
-  request.setting = {view_.item_count, tuning::kTraceDepth, 4 * kNeighbours, false};
+  request.setting = {view_.item_count,    view_.item_count, 0,
+                     tuning::kTraceDepth, 4 * kNeighbours,  false};
   std::vector<std::uint32_t> leaves;
   for (const Neighbour& n : searcher->run(view_, queries_.row(given), request)) {
     leaves.push_back(leaf_of(n.slot));

@@ -116,7 +116,7 @@ void ExactStage::scan_all(const SearchView& view, const QueryForms& query, const
   if (request.eligible && request.eligible->count() < view.item_count / 16) {
     for (Slot slot : request.eligible->to_slots()) collect(view, query, request, slot);
   } else {
-    collect_range(view, query, request, {0, static_cast<std::uint32_t>(view.item_count), 0}, pages);
+    collect_range(view, query, request, {0, static_cast<std::uint32_t>(view.item_count)}, pages);
   }
   finish(request.k);
 }

@@ -6,6 +6,7 @@
 
 #include "base/tuning.h"
 #include "kernels/kernels.h"
+#include "model/blocks.h"
 #include "search/exact.h"
 
 namespace annidx {
@@ -29,11 +30,11 @@ std::size_t scan_codes(const SearchView& view, const QueryForms& query, const Le
   const float leaf_score =
       (job.route_score - view.leaf_biases[job.entry]) * view.leaf_scan_factors[job.entry] +
       tables.base;
+  const CodeRun run{job.span.first_block, first, job.span.count, leaf_score};
   const auto scan =
       view.multiplies_norm() ? kernels().scan_codes_multiplicative : kernels().scan_codes_additive;
-  return scan(codes.blocks + std::size_t{job.span.first_block} * codes.block_bytes(),
-              job.span.count, codes.code_count, tables.luts(), leaf_score, tables.step,
-              codes.scalars + first, job.threshold, first, job.eligible, out);
+  return scan(codes.blocks, codes.code_count, &run, 1, tables.luts(), tables.step, job.threshold,
+              job.eligible, out);
 }
 
 std::size_t scan_byte_rows(const SearchView& view, const QueryForms& query, const LeafJob& job,
@@ -79,14 +80,13 @@ std::size_t scan_leaf(const SearchView& view, const QueryForms& query, const Lea
   return 0;
 }
 
-// Asks for the begin of a leaf's codes and scalars.
+// Asks for the begin of a leaf's codes.
 void prefetch_leaf(const SearchView& view, const LeafSpan& span) {
   if (view.scan != Scan::codes) return;
   const CodesView& codes = view.codes;
+  const std::size_t bytes = block_count(span.count) * codes.block_bytes();
   prefetch_l2(codes.blocks + span.first_block * codes.block_bytes(),
-              std::min<std::size_t>(tuning::kPrefetchCodeBytes, span.count / 2 * codes.code_count));
-  prefetch_l2(codes.scalars + span.first,
-              std::min<std::size_t>(tuning::kPrefetchScalarBytes, span.count * sizeof(float)));
+              std::min<std::size_t>(tuning::kPrefetchCodeBytes, bytes));
 }
 
 }  // namespace
@@ -145,7 +145,6 @@ void LeafScan::run(const SearchView& view, const QueryForms& query,
     }
   }
   if (candidates->count() > keep) keep_best(view, keep, candidates);
-  if (request.excluded != kNoRow) candidates->remove(request.excluded);
 }
 
 }  // namespace annidx

@@ -17,7 +17,7 @@ namespace annidx {
 class LeafScan {
  public:
   // The best `keep` points of the first tree's leaves, and few more where scores are equal or
-  // approximate; without the excluded slot.
+  // approximate.
   void run(const SearchView& view, const QueryForms& query, const std::vector<RoutedLeaf>& leaves,
            const Request& request, std::uint64_t keep, const PageKeeper& pages,
            Candidates* candidates);

@@ -76,6 +76,7 @@ void LoadedImage::connect_forest() {
   forest.dim4 = params.work_dim4;
   forest.item_count = items();
   forest.block_count = params.block_count;
+  forest.centroid_blocks = params.centroid_blocks;
   forest.leaves = {view_.array<std::uint8_t>(Section::leaf_centres),
                    view_.array<float>(Section::leaf_mults),
                    view_.array<float>(Section::leaf_biases)};
@@ -129,8 +130,13 @@ void LoadedImage::connect_codes() {
              view_.array<std::int8_t>(Section::rotation),
              view_.array<float>(Section::rotation_scales),
              view_.array<std::uint32_t>(Section::rotation_order),
-             view_.array<std::uint8_t>(Section::codes),
-             view_.array<float>(Section::code_scalars)};
+             view_.array<std::uint8_t>(Section::codes)};
+  s.block_centroids = view_.array<std::uint8_t>(Section::block_centroids);
+  s.centroid_scale = params.centroid_scale;
+  s.code_records = view_.array<std::uint8_t>(Section::code_records);
+  s.record_bytes = params.record_bytes;
+  s.neighbours = {view_.array<std::uint8_t>(Section::neighbours), params.neighbour_count,
+                  params.neighbour_bytes};
   const bool has_copies = params.byte_row_bytes > 0;
   s.byte_rows = has_copies ? view_.section(Section::byte_rows) : s.vectors;
   s.planes_of_work = has_copies;

@@ -10,7 +10,9 @@ namespace annidx {
 
 // How much work a query does.
 struct Setting {
-  std::uint64_t candidates = 0;  // points of the leaves it reads, at least
+  std::uint64_t opened = 0;      // points of the leaves whose blocks it looks at, at least
+  std::uint64_t candidates = 0;  // points it scans; without blocks those of the leaves it opens
+  std::uint64_t expanded = 0;    // candidates whose neighbours it looks at, a round
   std::uint64_t rerank = 0;      // of these, re-ranked by byte rows
   std::uint64_t exact = 0;       // of these, scored by the vectors
   bool everything = false;       // score all eligible items exactly instead

@@ -8,10 +8,27 @@
 
 namespace annidx {
 
+// The best `keep` by the scan's scores, and few more.
 void Searcher::find_candidates(const SearchView& view, const Request& request, std::uint64_t keep) {
-  route(view.forest, query_.routed(), request.setting.candidates, request.eligible, &route_scratch_,
-        &leaves_);
-  leaf_scan_.run(view, query_, leaves_, request, keep, pages_, &candidates_);
+  const Setting& setting = request.setting;
+  const bool has_blocks = view.block_centroids != nullptr;
+  const bool expands = view.neighbours.entries != nullptr && setting.expanded > 0;
+  route(view.forest, query_.routed(), has_blocks ? setting.opened : setting.candidates,
+        request.eligible, &route_scratch_, &leaves_);
+  const std::uint64_t scanned = expands ? std::max(keep, setting.expanded) : keep;
+  if (has_blocks) {
+    block_scan_.run(view, query_, leaves_, request, scanned, pages_, &candidates_);
+  } else {
+    leaf_scan_.run(view, query_, leaves_, request, scanned, pages_, &candidates_);
+  }
+  if (expands) {
+    const bool is_grouped = view.forest.trees[0].group_entry_count > 0;
+    leaf_scores_.begin(view, query_.routed(),
+                       is_grouped ? nullptr : route_scratch_.leaf_scores.data());
+    expansion_.run(view, query_, request, keep, &leaf_scores_, &candidates_);
+  }
+  // Not before: an item that asks for its neighbours has them in its own list.
+  if (request.excluded != kNoRow) candidates_.remove(request.excluded);
 }
 
 void Searcher::approximate(const SearchView& view, const Request& request) {
@@ -38,6 +55,8 @@ void Searcher::search_widening(const SearchView& view, const Request& request,
     if (attempt.setting.candidates >= view.item_count) break;
     attempt.setting.candidates =
         std::max(attempt.setting.candidates, request.k) * tuning::kWidening;
+    attempt.setting.opened =
+        std::max(attempt.setting.opened * tuning::kWidening, attempt.setting.candidates);
   }
   exact_.scan_all(view, query_, attempt, pages_);
 }
@@ -86,12 +105,11 @@ void Searcher::begin_trace(const SearchView& view, const void* values, Slot excl
   traced_excluded_ = excluded;
 }
 
-const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view,
-                                                    std::uint64_t candidates,
+const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, const Setting& setting,
                                                     const TraceDepths& depths) {
   Request request;
   request.excluded = traced_excluded_;
-  request.setting.candidates = candidates;
+  request.setting = setting;
   find_candidates(view, request, depths.scan.back());
   const std::size_t scanned = candidates_.count();
   if (view.forest.trees.size() > 1) further_trees_.run(view, leaves_, request, &candidates_);

@@ -8,10 +8,13 @@
 #include <vector>
 
 #include "model/partition.h"
+#include "search/block_scan.h"
 #include "search/candidates.h"
 #include "search/exact.h"
+#include "search/expansion.h"
 #include "search/further_trees.h"
 #include "search/leaf_scan.h"
+#include "search/leaf_scores.h"
 #include "search/page_keeper.h"
 #include "search/query_forms.h"
 #include "search/request.h"
@@ -33,9 +36,9 @@ class Searcher {
   // Calibration asks one query with many numbers of candidates: begin_trace once, then trace for
   // each.
   void begin_trace(const SearchView& view, const void* values, Slot excluded);
-  // What a scan of so many candidates and a re-ranking of all it keeps leave within the last
-  // depths.
-  const std::vector<TracedCandidate>& trace(const SearchView& view, std::uint64_t candidates,
+  // What a search of this setting leaves within the last depths, which stand for its own rerank and
+  // exact.
+  const std::vector<TracedCandidate>& trace(const SearchView& view, const Setting& setting,
                                             const TraceDepths& depths);
   // Route scores of the first tree's leaves for the last query.
   void score_leaves(const SearchView& view, std::vector<float>* scores) const;
@@ -49,6 +52,9 @@ class Searcher {
   RouteScratch route_scratch_;
   std::vector<RoutedLeaf> leaves_;
   LeafScan leaf_scan_;
+  BlockScan block_scan_;
+  LeafScores leaf_scores_;
+  Expansion expansion_;
   FurtherTrees further_trees_;
   Candidates candidates_;
   ExactStage exact_;

@@ -24,6 +24,22 @@ enum class Scan : std::uint32_t {
   vectors = 4,    // exact keys of the vectors
 };
 
+// For each slot some of the slots nearest to it, in memory that may hold anything.
+struct NeighbourLists {
+  const std::uint8_t* entries = nullptr;  // null: none
+  std::uint32_t count = 0;                // a slot
+  std::uint32_t entry_bytes = 0;          // 3 or 4, little-endian
+
+  const std::uint8_t* of(Slot slot) const noexcept { return entries + std::size_t{slot} * bytes(); }
+  std::size_t bytes() const noexcept { return std::size_t{count} * entry_bytes; }
+  // Entry i of a list; at least the number of items where there is none.
+  Slot entry(const std::uint8_t* list, std::uint32_t i) const noexcept {
+    const std::uint8_t* at = list + std::size_t{i} * entry_bytes;
+    const Slot low = at[0] | static_cast<Slot>(at[1]) << 8 | static_cast<Slot>(at[2]) << 16;
+    return entry_bytes == 3 ? low : low | static_cast<Slot>(at[3]) << 24;
+  }
+};
+
 // Immutable while queries run; shared by all threads.
 struct SearchView {
   const ExactScorer* scorer = nullptr;
@@ -43,6 +59,13 @@ struct SearchView {
   const float* leaf_radii = nullptr;
 
   CodesView codes;
+  // Coded centroids of the blocks of each leaf; null: leaves are scanned whole.
+  const std::uint8_t* block_centroids = nullptr;
+  float centroid_scale = 1.0f;  // they were coded times this
+  // Codes by slot, each with its scalar and leaf behind them; and lists of near slots. Null: none.
+  const std::uint8_t* code_records = nullptr;
+  std::uint32_t record_bytes = 0;
+  NeighbourLists neighbours;
   const std::byte* byte_rows = nullptr;  // dim bytes a slot: copies, or the vectors themselves
   bool byte_rows_signed = true;
   bool planes_of_work = true;  // rerank with the working-space query, else with the row units'

@@ -119,6 +119,12 @@ std::vector<std::uint32_t> leaf_counts(const Case& c, std::mt19937& random) {
   return counts;
 }
 
+// A lean file has neither byte rows nor lists.
+bool has_lists(const Case& c) {
+  return c.scan == ScanKind::codes &&
+         (c.byte_row_bytes > 0 || c.dtype == Dtype::int8 || c.dtype == Dtype::uint8);
+}
+
 struct Plan {
   Params params = {};
   std::vector<std::vector<std::uint32_t>> leaves;  // of each tree
@@ -146,8 +152,18 @@ Plan plan_of(const Case& c, std::mt19937& random) {
     p.leaf_entries += static_cast<std::uint32_t>(plan.leaves.back().size());
     if (c.groups) p.group_entries += 16;
   }
+  p.centroid_scale = 1.0f;
   if (c.scan == ScanKind::codes) {
-    for (const std::uint32_t count : plan.leaves[0]) p.block_count += (count + 31) / 32;
+    p.centroid_scale = 1.5f;
+    for (const std::uint32_t count : plan.leaves[0]) {
+      p.block_count += (count + 31) / 32;
+      p.centroid_blocks += (count + 1023) / 1024;
+    }
+    if (has_lists(c)) {
+      p.record_bytes = record_bytes_for(c.code_count);
+      p.neighbour_count = 4;
+      p.neighbour_bytes = neighbour_bytes_for(c.items);
+    }
   }
   for (std::uint32_t i = 0; i < c.items; ++i) {
     plan.ids.push_back("k\xc3\xb6ln-" + std::to_string(random()) + "-" + std::to_string(i));
@@ -227,14 +243,18 @@ void fill_trees(const Image& image, const Case& c, const Plan& plan, std::mt1993
       }
     }
     std::uint64_t first = t == 0 ? 0 : std::uint64_t{t - 1} * c.items;
-    std::uint32_t block = 0;
+    std::uint32_t block = 0, centroids = 0;
     for (const std::uint32_t count : plan.leaves[t]) {
-      ranges[entry] = {count == 0 ? 0 : first, count, count == 0 ? 0 : block};
+      ranges[entry] = {count == 0 ? 0 : first, count, count == 0 ? 0 : block,
+                       count == 0 ? 0 : centroids, 0};
       if (count == 0) {
         image.array<float>(Section::leaf_biases)[entry] = std::numeric_limits<float>::infinity();
       }
       first += count;
-      if (t == 0 && c.scan == ScanKind::codes) block += (count + 31) / 32;
+      if (t == 0 && c.scan == ScanKind::codes) {
+        block += (count + 31) / 32;
+        centroids += (count + 1023) / 1024;
+      }
       ++entry;
     }
     if (t == 0) continue;
@@ -244,25 +264,82 @@ void fill_trees(const Image& image, const Case& c, const Plan& plan, std::mt1993
   }
 }
 
+std::uint8_t* block_of(const Image& image, Section kind, std::uint64_t block) {
+  return image.array<std::uint8_t>(kind) + block * code_block_bytes(image.params().code_count);
+}
+
 void set_code(const Image& image, std::uint64_t block, std::uint32_t code, std::uint32_t point,
-              unsigned value) {
-  std::uint8_t& byte = image.array<std::uint8_t>(
-      Section::codes)[(block * image.params().code_count + code) * 16 + point % 16];
+              unsigned value, Section kind = Section::codes) {
+  std::uint8_t& byte = block_of(image, kind, block)[code * 16 + point % 16];
   byte = point < 16 ? static_cast<std::uint8_t>((byte & 0xF0) | value)
                     : static_cast<std::uint8_t>((byte & 0x0F) | value << 4);
 }
 
+void set_scalar(const Image& image, std::uint64_t block, std::uint32_t point, float value,
+                Section kind = Section::codes) {
+  std::memcpy(block_of(image, kind, block) + image.params().code_count * 16 + point * 4, &value, 4);
+}
+
+// Random codes and scalars of so many points from a block on.
+void fill_blocks(const Image& image, Section kind, std::uint64_t block, std::uint32_t points,
+                 std::mt19937& random) {
+  for (std::uint32_t i = 0; i < points; ++i) {
+    for (std::uint32_t m = 0; m < image.params().code_count; ++m) {
+      set_code(image, block + i / 32, m, i % 32, random() % 16, kind);
+    }
+    set_scalar(image, block + i / 32, i % 32, static_cast<float>(random() % 100), kind);
+  }
+}
+
+void fill_record(const Image& image, std::uint32_t slot, std::uint32_t entry, std::uint64_t block,
+                 std::uint32_t point) {
+  const Params& params = image.params();
+  std::uint8_t* record =
+      image.array<std::uint8_t>(Section::code_records) + std::size_t{slot} * params.record_bytes;
+  const std::uint8_t* codes = block_of(image, Section::codes, block);
+  for (std::uint32_t m = 0; m < params.code_count; ++m) {
+    const unsigned pair = codes[m * 16 + point % 16];
+    const unsigned code = point < 16 ? pair & 15 : pair >> 4;
+    record[m / 2] = static_cast<std::uint8_t>(m % 2 == 0 ? code : record[m / 2] | code << 4);
+  }
+  CodeRecordTail tail{0.0f, entry};
+  std::memcpy(&tail.scalar, codes + params.code_count * 16 + point * 4, 4);
+  std::memcpy(record + params.code_count / 2, &tail, sizeof(tail));
+}
+
+void set_neighbour(const Image& image, std::uint32_t slot, std::uint32_t place,
+                   std::uint32_t other) {
+  const Params& params = image.params();
+  std::memcpy(image.array<std::uint8_t>(Section::neighbours) +
+                  (std::size_t{slot} * params.neighbour_count + place) * params.neighbour_bytes,
+              &other, params.neighbour_bytes);
+}
+
+// Each slot's list names those behind it; every seventh ends early.
+void fill_lists(const Image& image, const Case& c) {
+  for (std::uint32_t slot = 0; slot < c.items; ++slot) {
+    for (std::uint32_t i = 0; i < image.params().neighbour_count; ++i) {
+      const bool ended = slot % 7 == 0 && i >= 2;
+      set_neighbour(image, slot, i, ended ? kNoNeighbour : (slot + i + 1) % c.items);
+    }
+  }
+}
+
 void fill_codes(const Image& image, const Case& c, const Plan& plan, std::mt19937& random) {
   if (c.scan != ScanKind::codes) return;
-  std::uint64_t block = 0;
+  std::uint64_t block = 0, centroids = 0;
+  std::uint32_t slot = 0, entry = 0;
   for (const std::uint32_t count : plan.leaves[0]) {
-    for (std::uint32_t i = 0; i < count; ++i) {
-      for (std::uint32_t m = 0; m < c.code_count; ++m) {
-        set_code(image, block + i / 32, m, i % 32, random() % 16);
-      }
+    fill_blocks(image, Section::codes, block, count, random);
+    fill_blocks(image, Section::block_centroids, centroids, (count + 31) / 32, random);
+    for (std::uint32_t i = 0; has_lists(c) && i < count; ++i) {
+      fill_record(image, slot++, entry, block + i / 32, i % 32);
     }
     block += (count + 31) / 32;
+    centroids += (count + 1023) / 1024;
+    ++entry;
   }
+  if (has_lists(c)) fill_lists(image, c);
   std::uint16_t* first = image.array<std::uint16_t>(Section::code_first_dims);
   for (std::uint32_t m = 0; m <= c.code_count; ++m) {
     first[m] = static_cast<std::uint16_t>(c.dim * m / c.code_count);
@@ -287,8 +364,8 @@ void fill(const Image& image, const Case& c, const Plan& plan, std::mt19937& ran
   fill_vectors(image, c, random);
   for (const Section kind :
        {Section::mean, Section::leaf_mults, Section::leaf_biases, Section::leaf_scan_factors,
-        Section::leaf_radii, Section::group_mults, Section::group_biases, Section::code_scalars,
-        Section::codebook, Section::rotation_scales, Section::row_scalars}) {
+        Section::leaf_radii, Section::group_mults, Section::group_biases, Section::codebook,
+        Section::rotation_scales, Section::row_scalars}) {
     fill_floats(image, kind, random);
   }
   fill_bytes(image, Section::leaf_centres, random);
@@ -299,7 +376,7 @@ void fill(const Image& image, const Case& c, const Plan& plan, std::mt19937& ran
   fill_bytes(image, Section::byte_rows, random);
   for (std::uint32_t i = 0; i < image.params().curve_points; ++i) {
     image.array<CurvePoint>(Section::curve)[i] = {
-        i < 2 ? 1u : 10u, 0.5f + 0.25f * (i % 2), 10 * i, 5, 3, 0};
+        i < 2 ? 1u : 10u, 0.5f + 0.25f * (i % 2), 80 * i, 10 * i, 2, 5, 3, 0};
   }
 }
 
@@ -427,7 +504,7 @@ void test_message_families() {
   newer.header().version = 7;
   CHECK_IN(open_error(newer),
            "was written in format version 7 by annidx 0.1.0-test; this annidx "
-           "reads version 1; upgrade annidx");
+           "reads version 2; upgrade annidx");
   const Image swapped(image);
   swapped.header().endian_mark = 0x04030201;
   CHECK_IN(open_error(swapped), "big-endian");
@@ -501,6 +578,11 @@ std::vector<Fault> planted_faults() {
       {"leaf entries", 0, param(&Params::leaf_entries, 17), "'leaf_entries'"},
       {"group entries", 0, param(&Params::group_entries, 1), "'group_entries'"},
       {"groups without groups", 1, param(&Params::group_entries, 16), "'group_ranges'"},
+      {"centroid blocks", 0, param(&Params::centroid_blocks, 1000), "'centroid_blocks'"},
+      {"record bytes", 0, param(&Params::record_bytes, 24), "'record_bytes'"},
+      {"neighbours 257", 0, param(&Params::neighbour_count, 257), "'neighbour_count'"},
+      {"neighbour bytes", 0, param(&Params::neighbour_bytes, 4), "'neighbour_bytes'"},
+      {"lists without codes", 4, param(&Params::neighbour_count, 4), "'neighbour_count'"},
       {"codes 5", 0, param(&Params::code_count, 5), "'code_count'"},
       {"codes 260", 0, param(&Params::code_count, 260), "'code_count'"},
       {"blocks 1", 0, param(&Params::block_count, 1), "'block_count'"},
@@ -600,7 +682,26 @@ std::vector<Fault> planted_faults() {
       {"first dims end", 0, set<u16>(Section::code_first_dims, 4, 12), "'code_first_dims'"},
       {"first dims outside", 0, set<u16>(Section::code_first_dims, 3, 60000), "'code_first_dims'"},
       {"codebook", 0, set(Section::codebook, 3, kInf), "'codebook'"},
-      {"code scalar", 0, set(Section::code_scalars, 3, kNan), "'code_scalars'"},
+      {"code scalar", 0, [](const Image& i) { set_scalar(i, 0, 0, kNan); }, "'codes'"},
+      {"centroid scalar", 0,
+       [](const Image& i) { set_scalar(i, 0, 0, kNan, Section::block_centroids); },
+       "'block_centroids'"},
+      {"scalar after the last centroid", 0,
+       [](const Image& i) { set_scalar(i, 0, 31, 1.0f, Section::block_centroids); },
+       "'block_centroids'"},
+      {"record's code", 0,
+       [](const Image& i) { i.array<std::uint8_t>(Section::code_records)[0] ^= 1; },
+       "'code_records'"},
+      {"record's leaf", 0,
+       [](const Image& i) { i.array<std::uint8_t>(Section::code_records)[6] ^= 1; },
+       "'code_records'"},
+      {"record's padding", 0,
+       [](const Image& i) { i.array<std::uint8_t>(Section::code_records)[15] = 1; },
+       "'code_records'"},
+      {"neighbour outside", 0, [](const Image& i) { set_neighbour(i, 3, 0, 75); }, "'neighbours'"},
+      {"its own neighbour", 0, [](const Image& i) { set_neighbour(i, 3, 1, 3); }, "'neighbours'"},
+      {"neighbour after the end", 0, [](const Image& i) { set_neighbour(i, 7, 3, 1); },
+       "'neighbours'"},
       {"row scalar", 0, set(Section::row_scalars, 3, kNan), "'row_scalars'"},
       {"rotation order", 0, copy<u32>(Section::rotation_order, 1, 0), "'rotation_order'"},
       {"rotation padding", 0, set<u8>(Section::rotation, 13 * 5 - 1, 1), "'rotation'"},

@@ -641,51 +641,82 @@ const std::size_t kFirstSlots[] = {0, 1, 5, 31, 33, 63, 64, 1000, 4294967000u};
 
 using ScanCodes = decltype(Kernels::scan_codes_additive);
 
+// The score of a point by the contract: `block` is its block, `lane` its place there.
+float code_score(const std::uint8_t* block, std::size_t lane, std::size_t n_codes,
+                 const std::uint8_t* luts, float base, float step, bool multiplicative) {
+  std::uint32_t sum = 0;
+  for (std::size_t m = 0; m < n_codes; ++m) {
+    const std::uint8_t pair = block[m * 16 + lane % 16];
+    sum += luts[m * kCodewords + (lane < 16 ? pair & 15 : pair >> 4)];
+  }
+  float scalar;
+  std::memcpy(&scalar, block + n_codes * 16 + lane * sizeof(float), sizeof(float));
+  const float a = base + step * static_cast<float>(sum);
+  return multiplicative ? a * scalar : a + scalar;
+}
+
+// Runs of `points` each that are spread over some blocks, their slots from first_slot on.
+std::vector<CodeRun> random_runs(std::size_t n_runs, std::size_t points, std::size_t n_blocks,
+                                 std::size_t first_slot, Data scores) {
+  const std::size_t own_blocks = (points + kBlockPoints - 1) / kBlockPoints;
+  std::vector<CodeRun> runs;
+  for (std::size_t r = 0; r < n_runs; ++r) {
+    runs.push_back({static_cast<std::uint32_t>(random_below(n_blocks - own_blocks + 1)),
+                    static_cast<Slot>(first_slot + r * points), static_cast<std::uint32_t>(points),
+                    random_float(scores)});
+  }
+  return runs;
+}
+
 void test_scan_codes(const char* name, ScanCodes scan, bool multiplicative) {
+  constexpr std::size_t kBlocks = 9;
   for (std::size_t n_codes : {4, 8, 12, 16, 32, 60, 64, 128, 256}) {
     for (std::size_t points : {1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 200, 257}) {
-      for (int repeat = 0; repeat < 4; ++repeat) {
-        const std::size_t n_blocks = (points + kBlockPoints - 1) / kBlockPoints;
-        Buffer<std::uint8_t> blocks(n_blocks * n_codes * 16);
+      for (std::size_t n_runs : {1, 2, 3, 7}) {
+        const std::size_t block_bytes = code_block_bytes(n_codes);
+        Buffer<std::uint8_t> blocks(kBlocks * block_bytes);
         Buffer<std::uint8_t> luts(n_codes * kCodewords);
-        Buffer<float> scalars(points);
         fill_bytes(blocks);
         fill_bytes(luts);
-        if (repeat == 1) std::fill(luts.begin(), luts.end(), std::uint8_t{255});
-        fill(scalars, kAllData[random_below(3)]);
-        const float leaf_score = random_float(repeat == 2 ? Data::extreme : Data::ordinary);
-        const float step = random_float(repeat == 2 ? Data::extreme : Data::ordinary) * 0.01f;
-        const std::size_t first_slot = kFirstSlots[random_below(std::size(kFirstSlots))];
-        std::vector<float> scores(points);
-        for (std::size_t i = 0; i < points; ++i) {
-          std::uint32_t sum = 0;
-          const std::size_t j = i % kBlockPoints;
-          for (std::size_t m = 0; m < n_codes; ++m) {
-            const std::uint8_t pair = blocks[(i / kBlockPoints * n_codes + m) * 16 + j % 16];
-            sum += luts[m * kCodewords + (j < 16 ? pair & 15 : pair >> 4)];
+        const bool extreme = n_runs == 2;
+        if (n_runs == 3) std::fill(luts.begin(), luts.end(), std::uint8_t{255});
+        Buffer<float> scalars(kBlockPoints);
+        for (std::size_t b = 0; b < kBlocks; ++b) {
+          fill(scalars, kAllData[random_below(3)]);
+          std::memcpy(blocks.data() + b * block_bytes + n_codes * 16, scalars.data(),
+                      kBlockPoints * sizeof(float));
+        }
+        const float step = random_float(extreme ? Data::extreme : Data::ordinary) * 0.01f;
+        const std::size_t first_slot = kFirstSlots[random_below(std::size(kFirstSlots) - 1)];
+        const std::vector<CodeRun> runs = random_runs(n_runs, points, kBlocks, first_slot,
+                                                      extreme ? Data::extreme : Data::ordinary);
+        std::vector<float> scores;
+        for (const CodeRun& run : runs) {
+          for (std::size_t i = 0; i < points; ++i) {
+            const std::uint8_t* block =
+                blocks.data() + (run.first_block + i / kBlockPoints) * block_bytes;
+            scores.push_back(code_score(block, i % kBlockPoints, n_codes, luts.data(), run.score,
+                                        step, multiplicative));
           }
-          const float a = leaf_score + step * static_cast<float>(sum);
-          scores[i] = multiplicative ? a * scalars[i] : a + scalars[i];
         }
         for (std::size_t which = 0; which < kThresholds; ++which) {
-          const Eligible eligible(first_slot, points,
+          const Eligible eligible(first_slot, n_runs * points,
                                   static_cast<int>(random_below(kEligibleKinds)));
           const float threshold = some_threshold(scores, which);
           Expected expected;
-          for (std::size_t i = 0; i < points; ++i) {
+          for (std::size_t i = 0; i < scores.size(); ++i) {
             if (!eligible.has(first_slot + i)) continue;
             expected.offer(scores[i], threshold, static_cast<Slot>(first_slot + i));
           }
-          const std::size_t room = n_blocks * kBlockPoints + 16;
+          const std::size_t room = n_runs * ((points + 31) / 32 * 32) + 16;
           Buffer<float> out_scores(room);
           Buffer<Slot> out_slots(room);
           const std::size_t count =
-              scan(blocks.data(), points, n_codes, luts.data(), leaf_score, step, scalars.data(),
-                   threshold, static_cast<Slot>(first_slot), eligible.pointer(),
-                   {out_scores.data(), out_slots.data()});
+              scan(blocks.data(), n_codes, runs.data(), n_runs, luts.data(), step, threshold,
+                   eligible.pointer(), {out_scores.data(), out_slots.data()});
           check(expected.equals(count, out_scores, out_slots),
-                "%s codes %zu points %zu first %zu threshold %g", name, n_codes, points, first_slot,
-                static_cast<double>(threshold));
+                "%s codes %zu points %zu runs %zu first %zu threshold %g", name, n_codes, points,
+                n_runs, first_slot, static_cast<double>(threshold));
         }
       }
     }

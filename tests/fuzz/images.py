@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import format_reader as reader
 import numpy as np
@@ -53,11 +54,11 @@ class Draft:
 
     def param(self, name: str) -> int:
         """One of the whole numbers of params."""
-        return int(self.params[reader.UINT_PARAMS.index(name)])
+        return int(self.params[reader.PARAM_PLACES[name]])
 
     def set_param(self, name: str, value: int) -> None:
         """Change one of the whole numbers of params."""
-        self.params[reader.UINT_PARAMS.index(name)] = value
+        self.params[reader.PARAM_PLACES[name]] = value
 
     def array(self, name: str) -> NDArray[np.generic]:
         """A section as a new array of its elements."""
@@ -101,7 +102,10 @@ class Draft:
             "vectors": rows.get(reader.DTYPES.get(dtype, ""), dim),
             "leaf_centres": 16 * self.param("work_dim4"),
             "group_centres": 16 * self.param("work_dim4"),
-            "codes": 16 * self.param("code_count"),
+            "codes": 16 * self.param("code_count") + 128,
+            "block_centroids": 16 * self.param("code_count") + 128,
+            "code_records": self.param("record_bytes"),
+            "neighbours": self.param("neighbour_count") * self.param("neighbour_bytes"),
             "codebook": 64,
             "rotation": self.param("rotation_block"),
             "byte_rows": dim,
@@ -168,22 +172,96 @@ def identity_of(image: bytes | bytearray, count: int) -> bytes:
 # ---- small files with everything in them ------------------------------------------------------
 
 
+LEAVES_KEPT = 2
+
+
 def first_leaves(image: bytes, points: int) -> bytes:
-    """Cut an index of one tree and row ids down to its first leaves: so many points or a few more.
+    """Cut an index of one tree and row ids down to the first points of its first two leaves.
 
     A small file that is scanned by codes: the library makes these from some thousand items on only.
     """
     draft = Draft.of(image)
-    leaves = draft.array("leaf_ranges")
-    kept = int(np.searchsorted(np.cumsum(leaves["count"]), points)) + 1
-    entries = -(-kept // 16) * 16
-    count = int(leaves["count"][:kept].sum())
-    blocks = int((-(-leaves["count"][:kept].astype(np.int64) // 32)).sum())
-    leaves[kept:] = 0
-    draft.set_array("leaf_ranges", leaves[:entries])
-    biases = draft.array("leaf_biases")
+    ranges = draft.array("leaf_ranges")
+    kept = min(LEAVES_KEPT, int((ranges["count"] > 0).sum()))
+    counts = np.minimum(ranges["count"][:kept], points // kept + 1).astype(np.int64)
+    firsts = ranges["first"][:kept].astype(np.int64)
+    slots = np.concatenate([f + np.arange(n) for f, n in zip(firsts, counts, strict=True)])
+    cut_rows(draft, slots)
+    if "codes" in draft.sections:
+        cut_blocks(draft, "codes", ranges["block"][:kept], counts, "block_count")
+        centroids = ranges["centroid_block"][:kept]
+        cut_blocks(draft, "block_centroids", centroids, -(-counts // 32), "centroid_blocks")
+    cut_entries(draft, counts)
+    draft.items = len(slots)
+    return draft.image()
+
+
+def cut_rows(draft: Draft, slots: NDArray[np.int64]) -> None:
+    """Keep these slots, in this order, of all that is stored a slot."""
+    rows = draft.array("slot_rows")[slots]
+    new_rows = np.argsort(np.argsort(rows)).astype("<u4")
+    draft.set_array("slot_rows", new_rows)
+    draft.set_array("row_slots", np.argsort(new_rows).astype("<u4"))
+    for name in ("vectors", "byte_rows", "row_scalars", "code_records", "neighbours"):
+        if name in draft.sections:
+            records = np.frombuffer(draft.sections[name], np.uint8).reshape(draft.items, -1)
+            draft.sections[name] = records[slots].tobytes()
+    if "neighbours" in draft.sections:
+        cut_lists(draft, slots)
+
+
+def cut_lists(draft: Draft, slots: NDArray[np.int64]) -> None:
+    """Give neighbours the numbers of the slots kept; those that are gone leave their lists."""
+    new_slots = np.full(draft.items, -1)
+    new_slots[slots] = np.arange(len(slots))
+    width, count = draft.param("neighbour_bytes"), draft.param("neighbour_count")
+    entries = np.zeros((len(slots) * count, 4), np.uint8)
+    raw = np.frombuffer(draft.sections["neighbours"], np.uint8)
+    entries[:, :width] = raw.reshape(-1, width)
+    lists = np.full((len(slots), count), 256**width - 1, "<u4")
+    for slot, found in enumerate(entries.view("<u4").reshape(len(slots), count)):
+        here = new_slots[found[found < draft.items]]
+        here = here[here >= 0]
+        lists[slot, : len(here)] = here
+    kept = lists.view(np.uint8).reshape(-1, 4)[:, :width]
+    draft.sections["neighbours"] = kept.tobytes()
+
+
+def cut_blocks(
+    draft: Draft, name: str, firsts: NDArray[Any], counts: NDArray[Any], param: str
+) -> None:
+    """Keep the blocks of so many points from each first block on; the lanes behind become zero."""
+    codes = draft.param("code_count")
+    blocks = np.frombuffer(draft.sections[name], np.uint8).reshape(-1, 16 * codes + 128)
+    kept = []
+    for first, count in zip(firsts.tolist(), counts.tolist(), strict=True):
+        own = blocks[first : first + -(-count // 32)].copy()
+        unused = -count % 32
+        if unused:
+            halves = own[-1, : 16 * codes].reshape(codes, 16)
+            halves[:, 16 - min(16, unused) :] &= 0x0F
+            if unused > 16:
+                halves[:, 32 - unused :] &= 0xF0
+            own[-1, 16 * codes + 4 * (32 - unused) :] = 0
+        kept.append(own)
+    draft.sections[name] = np.concatenate(kept).tobytes()
+    draft.set_param(param, sum(map(len, kept)))
+
+
+def cut_entries(draft: Draft, counts: NDArray[np.int64]) -> None:
+    """Keep the first leaf entries, with so many points each."""
+    kept, entries = len(counts), -(-len(counts) // 16) * 16
+    ranges = np.zeros(entries, reader.LEAF)
+    ranges["count"][:kept] = counts
+    ranges["first"][:kept] = np.cumsum(counts) - counts
+    if "codes" in draft.sections:
+        blocks = -(-counts // 32)
+        ranges["block"][:kept] = np.cumsum(blocks) - blocks
+        ranges["centroid_block"][:kept] = np.cumsum(-(-blocks // 32)) - -(-blocks // 32)
+    draft.set_array("leaf_ranges", ranges)
+    biases = draft.array("leaf_biases")[:entries].copy()
     biases[kept:] = np.inf
-    draft.set_array("leaf_biases", biases[:entries])
+    draft.set_array("leaf_biases", biases)
     for name in ("leaf_mults", "leaf_scan_factors", "leaf_radii"):
         draft.set_array(name, draft.array(name)[:entries])
     centre_bytes = draft.param("work_dim4")
@@ -191,22 +269,7 @@ def first_leaves(image: bytes, points: int) -> bytes:
     trees = draft.array("trees")
     trees["leaves"] = entries
     draft.set_array("trees", trees)
-
-    rows = draft.array("slot_rows")[:count]
-    new_rows = np.argsort(np.argsort(rows)).astype("<u4")
-    draft.set_array("slot_rows", new_rows)
-    draft.set_array("row_slots", np.argsort(new_rows).astype("<u4"))
-    items = draft.items
-    for name in ("vectors", "byte_rows", "code_scalars", "row_scalars"):
-        if name in draft.sections:
-            size = len(draft.sections[name]) // items
-            draft.sections[name] = draft.sections[name][: count * size]
-    if "codes" in draft.sections:
-        draft.sections["codes"] = draft.sections["codes"][: blocks * 16 * draft.param("code_count")]
-        draft.set_param("block_count", blocks)
     draft.set_param("leaf_entries", entries)
-    draft.items = count
-    return draft.image()
 
 
 def with_groups(image: bytes) -> bytes:
