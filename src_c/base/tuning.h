@@ -131,12 +131,12 @@ inline constexpr std::uint64_t kHeldOutRows = 768;
 inline constexpr std::uint32_t kHeldOutShare = 8;  // at most one row in so many
 // The curve is read as if misses were this much more frequent: held-out rows of the data are
 // easier than queries of another origin. Source: text queries fell 2 points short without it.
-inline constexpr double kMissMargin = 0.7;
+inline constexpr double kMissMargin = 0.9;
 // Between two points of the curve whose misses differ by more than this factor nothing is
 // interpolated.
 inline constexpr double kMostBlendedMisses = 3.0;
-inline constexpr std::uint32_t kCurvePointsPerK = 24;
-inline constexpr std::uint32_t kCurveKs[] = {1, 10, 100};
+inline constexpr std::uint32_t kCurvePointsPerK = 16;
+inline constexpr std::uint32_t kCurveKs[] = {1, 10, 30, 100};
 // Above it, k is measured by itself: deeper, with fewer queries.
 inline constexpr std::uint32_t kLargestUsualK = 100;
 // The one such k that a build measures, in indexes of at least so many items. Source: on clustered
@@ -145,19 +145,25 @@ inline constexpr std::uint32_t kLargestUsualK = 100;
 inline constexpr std::uint32_t kDeepCurveK = 1'000;
 inline constexpr std::uint64_t kDeepCurveItems = 4'000;
 inline constexpr std::uint64_t kDeepCurveQueries = 96;
-// Settings tried: candidates grow by this factor from part of a leaf to all.
+// Candidates of the first rung.
 inline constexpr std::uint64_t kFirstLevel = 96;
-inline constexpr double kCandidateGrowth = 1.5;
-// Points of opened leaves for each point scanned, where leaves have blocks, and numbers of lists
-// expanded a round (besides none) that are tried.
+// The ladder of settings: points of opened leaves on its first rung, lists expanded a round on the
+// first that has some, and the growth of one kind of effort from rung to rung.
+inline constexpr std::uint64_t kFirstOpened = 1'024;
+inline constexpr std::uint64_t kFirstExpanded = 12;
+inline constexpr std::uint64_t kMostExpanded = 256;
+inline constexpr double kRungGrowth = 1.6;
+// Queries asked on each rung, and those of them that choose the next one.
+inline constexpr std::uint64_t kCurveQueries = 384;
+inline constexpr std::uint64_t kClimbingQueries = 64;
+// Fewer misses than this share are none; points of the curve are spread from there to the other.
+inline constexpr double kFewestMisses = 0.001;
+inline constexpr double kMostMisses = 0.5;
+// Where no curve was measured: points of opened leaves for each point scanned, lists a round.
 inline constexpr std::uint64_t kOpenedPerCandidate = 8;
-inline constexpr std::uint64_t kExpandedLevels[] = {24, 64};
-// Lists expanded a round where no curve was measured.
 inline constexpr std::uint64_t kUnmeasuredExpanded = 32;
-// A fresh neighbour met by expansion, in points scanned.
-inline constexpr double kFreshCost = 20.0;
 // Depth of the re-ranking that calibration looks at.
-inline constexpr std::uint32_t kTraceDepth = 1'024;
+inline constexpr std::uint32_t kTraceDepth = 512;
 inline constexpr std::uint32_t kLargeTraceDepth = 2'048;
 inline constexpr std::uint64_t kLargeTraceItems = 2'000'000;
 // Exact keys of one query that are kept while its effort grows; a power of two.
@@ -171,6 +177,9 @@ inline constexpr std::uint64_t kExactTruthValues = 4'000'000;
 // Cost of a query in points scanned, to choose the cheapest setting. Measured at 128 and 384
 // dimensions; bytes are those of a byte row.
 inline constexpr double kScanCostPerCode = 1.0 / 32;  // a point and code
+inline constexpr double kBlockCost = 10;              // a block scanned, and
+inline constexpr double kOpenedBlockCost = 2;         // one whose centroid is scored
+inline constexpr double kListCost = 75;               // a list expanded
 inline constexpr double kRerankCostPerByte = 0.12;    // a row byte, and
 inline constexpr double kRerankCostFixed = 12;        // a row
 inline constexpr double kExactCostPerDim = 0.35;      // a dimension, and

@@ -17,6 +17,7 @@
 #include "rows/metric.h"
 #include "rows/vectors.h"
 #include "search/calibrate.h"
+#include "search/curve.h"
 #include "search/loaded.h"
 #include "search/searcher.h"
 

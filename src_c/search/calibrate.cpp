@@ -1,4 +1,7 @@
-// calibrate.cpp owns the recall curve; see calibrate.h.
+// calibrate.cpp owns the measuring of the recall curve; see calibrate.h.
+//
+// A grid of efforts is explored with few queries; the settings that no cheaper one beats, made so
+// that each is at least the one before in every kind of effort, are measured with all queries.
 #include "search/calibrate.h"
 
 #include <algorithm>
@@ -25,6 +28,7 @@ struct Plan {
   std::vector<std::uint32_t> ks;
   TraceDepths depths;         // of re-ranking, and of exact scoring for all k together
   std::uint64_t queries;      // asked at most
+  std::uint64_t climbing;     // of these, to climb with
   std::uint64_t first_level;  // candidates
 
   // Which of depths.exact an exact_depth is; the last one stands for those beyond it.
@@ -48,11 +52,12 @@ void set_exact_depths(std::uint32_t deepest, Plan* plan) {
 
 Plan usual_plan(std::vector<std::uint32_t> ks, std::uint64_t items) {
   Plan plan{std::move(ks),
-            {{16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, tuning::kTraceDepth}, {}},
-            std::numeric_limits<std::uint64_t>::max(),
+            {{16, 24, 32, 48, 64, 96, 128, 192, 256, 384, tuning::kTraceDepth}, {}},
+            tuning::kCurveQueries,
+            tuning::kClimbingQueries,
             tuning::kFirstLevel};
   if (items >= tuning::kLargeTraceItems) {
-    plan.depths.scan.insert(plan.depths.scan.end(), {1536, tuning::kLargeTraceDepth});
+    plan.depths.scan.insert(plan.depths.scan.end(), {768, 1024, 1536, tuning::kLargeTraceDepth});
   }
   set_exact_depths(std::numeric_limits<std::uint32_t>::max(), &plan);
   return plan;
@@ -66,62 +71,40 @@ Plan deep_plan(std::uint32_t k, std::uint64_t items) {
   Plan plan{{k},
             {{times(1.06), times(1.12), times(1.25), times(1.5), times(2), times(3), times(4)}, {}},
             tuning::kDeepCurveQueries,
+            tuning::kDeepCurveQueries / 2,
             std::max<std::uint64_t>(k, tuning::kFirstLevel)};
   set_exact_depths(times(2.1), &plan);
   return plan;
 }
 
-// How many true neighbours of one query are found, by k, depth of re-ranking and of exact scoring.
-class Found {
+// How many true neighbours are found, by k, depth of re-ranking and of exact scoring.
+class HitTable {
  public:
-  explicit Found(std::size_t ks) : counts_(ks * kMostReranks * kExactCount) {}
+  explicit HitTable(std::size_t ks) : counts_(ks * kMostReranks * kExactCount) {}
   std::uint64_t& at(std::size_t k, std::size_t rerank, std::size_t exact) {
     return counts_[(k * kMostReranks + rerank) * kExactCount + exact];
   }
-  const std::vector<std::uint64_t>& counts() const noexcept { return counts_; }
   void clear() { std::fill(counts_.begin(), counts_.end(), 0); }
+  void add(const HitTable& other) {
+    for (std::size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
+  }
 
  private:
   std::vector<std::uint64_t> counts_;
 };
 
-// The same summed over the queries of each half.
-class HitTable {
- public:
-  explicit HitTable(std::size_t ks) : halves_{Found(ks), Found(ks)} {}
-  std::uint64_t at(std::size_t k, std::size_t rerank, std::size_t exact, std::size_t half) {
-    return halves_[half].at(k, rerank, exact);
-  }
-  void add(const Found& found, std::size_t half) { add(found.counts(), &halves_[half]); }
-  void merge(const HitTable& other) {
-    for (std::size_t half = 0; half < 2; ++half) add(other.halves_[half].counts(), &halves_[half]);
-  }
-
- private:
-  static void add(const std::vector<std::uint64_t>& counts, Found* sum) {
-    std::uint64_t* out = &sum->at(0, 0, 0);
-    for (std::size_t i = 0; i < counts.size(); ++i) out[i] += counts[i];
-  }
-  Found halves_[2];
-};
-
-format::CurvePoint point_of(std::uint32_t k, double recall, const Setting& setting) {
-  const auto narrow = [](std::uint64_t value) { return static_cast<std::uint32_t>(value); };
-  return {k,
-          static_cast<float>(recall),
-          narrow(setting.opened),
-          narrow(setting.candidates),
-          narrow(setting.expanded),
-          narrow(setting.rerank),
-          narrow(setting.exact),
-          0};
-}
-
 struct Candidate {
   double cost;
-  double chosen_recall;   // on the half that chooses
-  double checked_recall;  // on the other
-  format::CurvePoint point;
+  double recall;
+  Setting setting;
+};
+
+// A kind of effort that a rung can have more of.
+enum class Move { candidates, opened, expanded, all };
+
+struct Rung {
+  Setting setting;
+  double misses;  // sum of the logarithms of what is missed, over k
 };
 
 class CurveMeasurement {
@@ -143,18 +126,25 @@ class CurveMeasurement {
   Slot excluded(std::uint64_t i) const {
     return queries_.excluded_slot(queries_.spread(i, count_));
   }
-  std::uint64_t in_half(std::size_t half) const { return (count_ + 1 - half) / 2; }
   double cost(const Setting& setting) const;
-  double less_standard_error(double recall, std::size_t k_index) const;
-  void choose_levels();
-  // Keys of the k-th true neighbours of a query, by k.
+  double share_found(std::uint64_t found, std::size_t k, std::uint64_t asked) const;
+  double less_standard_error(double recall, std::size_t k) const;
+  void find_truth();
   std::vector<double> truth_of(std::uint64_t i, Searcher* searcher) const;
   void count_found(const std::vector<double>& truth, const std::vector<TracedCandidate>& traced,
-                   Found* found) const;
-  void ask(std::uint64_t i, Searcher* searcher, std::vector<HitTable>* tables) const;
-  std::vector<HitTable> measure();
-  void weigh(std::size_t level, HitTable* hits);
-  std::vector<format::CurvePoint> cheapest(std::size_t k_index) const;
+                   HitTable* found) const;
+  void ask(std::uint64_t i, const std::vector<Setting>& settings, Searcher* searcher,
+           std::vector<HitTable>* tables) const;
+  std::vector<HitTable> measure(const std::vector<Setting>& settings, std::uint64_t asked,
+                                const char* stage);
+  bool is_blocked() const noexcept { return view_.block_centroids != nullptr; }
+  Setting first_setting() const;
+  Setting moved(Setting setting, Move move) const;
+  Rung climbed(const Setting& setting);
+  std::vector<Setting> climb();
+  std::vector<Candidate> cheapest(std::size_t k, const std::vector<Setting>& ladder,
+                                  std::vector<HitTable>* tables) const;
+  std::vector<format::CurvePoint> points_of(std::size_t k, std::vector<Candidate> front) const;
 
   const SearchView& view_;
   const CalibrationQueries& queries_;
@@ -162,59 +152,45 @@ class CurveMeasurement {
   const std::vector<std::uint32_t>& ks_;
   unsigned n_threads_;
   Monitor* monitor_;
-  std::uint64_t count_;                           // queries asked
-  std::vector<Setting> levels_;                   // that are tried, without their depths
-  std::vector<std::uint64_t> wanted_;             // min(k, items)
-  std::vector<std::vector<Candidate>> measured_;  // by k
+  std::uint64_t count_;                      // queries asked
+  std::vector<std::uint64_t> wanted_;        // min(k, items)
+  std::vector<std::vector<double>> truths_;  // by query: keys of the k-th true neighbours, by k
+  std::vector<Searcher> searchers_;          // a thread
 };
 
+// In points scanned at 32 codes.
 double CurveMeasurement::cost(const Setting& setting) const {
   const double dim = view_.scorer->dim();
-  double scanning = static_cast<double>(setting.candidates) * dim * tuning::kRerankCostPerByte / 4;
-  double scoring = static_cast<double>(setting.exact) *
-                   (tuning::kExactCostFixed + dim * tuning::kExactCostPerDim);
-  if (view_.scan == Scan::codes) {
-    const double per_point = view_.codes.code_count * tuning::kScanCostPerCode;
-    const double blocks =
-        view_.block_centroids ? static_cast<double>(setting.opened) / kBlockPoints : 0.0;
-    const double fresh = 0.5 * tuning::kExpansionRounds * view_.neighbours.count *
-                         static_cast<double>(setting.expanded);
-    scanning =
-        (static_cast<double>(setting.candidates) + blocks) * per_point + fresh * tuning::kFreshCost;
-    scoring += static_cast<double>(setting.rerank) *
-               (tuning::kRerankCostFixed + dim * tuning::kRerankCostPerByte);
+  const double exact = static_cast<double>(setting.exact) *
+                       (tuning::kExactCostFixed + dim * tuning::kExactCostPerDim);
+  if (view_.scan != Scan::codes) {
+    return static_cast<double>(setting.candidates) * dim * tuning::kRerankCostPerByte / 4 + exact;
   }
-  return scanning + scoring;
+  const double per_point = view_.codes.code_count * tuning::kScanCostPerCode;
+  double scanning = static_cast<double>(setting.candidates) * per_point;
+  if (view_.block_centroids) {
+    const double opened = static_cast<double>(setting.opened) / kBlockPoints;
+    const double blocks = static_cast<double>(setting.candidates) / kBlockPoints;
+    scanning += opened * (per_point + tuning::kOpenedBlockCost) + blocks * tuning::kBlockCost;
+  }
+  const double lists = static_cast<double>(tuning::kExpansionRounds * setting.expanded);
+  const double reranking = static_cast<double>(setting.rerank) *
+                           (tuning::kRerankCostFixed + dim * tuning::kRerankCostPerByte);
+  return scanning + lists * tuning::kListCost + reranking + exact;
+}
+
+double CurveMeasurement::share_found(std::uint64_t found, std::size_t k,
+                                     std::uint64_t asked) const {
+  const double possible = static_cast<double>(asked * wanted_[k]);
+  return possible > 0 ? static_cast<double>(found) / possible : 1.0;
 }
 
 // What the recall is at least, as far as so few queries can tell: the neighbours of one query are
 // found or missed together, so k of them count as its square root.
-double CurveMeasurement::less_standard_error(double recall, std::size_t k_index) const {
-  const double trials =
-      static_cast<double>(in_half(1)) *
-      std::sqrt(static_cast<double>(std::max<std::uint64_t>(1, wanted_[k_index])));
+double CurveMeasurement::less_standard_error(double recall, std::size_t k) const {
+  const double trials = static_cast<double>(count_) *
+                        std::sqrt(static_cast<double>(std::max<std::uint64_t>(1, wanted_[k])));
   return trials > 0.0 ? std::max(0.0, recall - std::sqrt(recall * (1.0 - recall) / trials)) : 0.0;
-}
-
-void CurveMeasurement::choose_levels() {
-  const auto items = static_cast<double>(view_.item_count);
-  const bool has_blocks = view_.block_centroids != nullptr;
-  // Below the points of a leaf, all levels read the same.
-  const double least = has_blocks ? 0.0 : items / view_.forest.trees[0].leaf_entry_count;
-  const auto add = [&](std::uint64_t candidates) {
-    const std::uint64_t opened =
-        std::min(view_.item_count, candidates * (has_blocks ? tuning::kOpenedPerCandidate : 1));
-    levels_.push_back({opened, candidates, 0, 0, 0, false});
-    if (view_.neighbours.entries == nullptr) return;
-    for (std::uint64_t expanded : tuning::kExpandedLevels) {
-      levels_.push_back({opened, candidates, expanded, 0, 0, false});
-    }
-  };
-  for (double level = std::max(static_cast<double>(plan_.first_level), least); level < items;
-       level *= tuning::kCandidateGrowth) {
-    add(static_cast<std::uint64_t>(level));
-  }
-  levels_.push_back({view_.item_count, view_.item_count, 0, 0, 0, false});
 }
 
 std::vector<double> CurveMeasurement::truth_of(std::uint64_t i, Searcher* searcher) const {
@@ -231,10 +207,8 @@ std::vector<double> CurveMeasurement::truth_of(std::uint64_t i, Searcher* search
     TraceDepths depths = plan_.depths;
     depths.scan = {std::max(depths.scan.back(), tuning::kLargeTraceDepth)};
     searcher->begin_trace(view_, query(i), excluded(i));
-    for (const TracedCandidate& c :
-         searcher->trace(view_, {view_.item_count, view_.item_count, 0, 0, 0, false}, depths)) {
-      keys.push_back(c.key);
-    }
+    const Setting all{view_.item_count, view_.item_count, 0, 0, 0, false};
+    for (const TracedCandidate& c : searcher->trace(view_, all, depths)) keys.push_back(c.key);
     std::sort(keys.begin(), keys.end());
   }
   std::vector<double> truth;
@@ -244,8 +218,19 @@ std::vector<double> CurveMeasurement::truth_of(std::uint64_t i, Searcher* search
   return truth;
 }
 
+void CurveMeasurement::find_truth() {
+  truths_.resize(count_);
+  parallel_for(
+      n_threads_, count_, 8,
+      [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
+        for (std::uint64_t i = begin; i < end; ++i) truths_[i] = truth_of(i, &searchers_[worker]);
+      },
+      monitor_, "true neighbours");
+}
+
 void CurveMeasurement::count_found(const std::vector<double>& truth,
-                                   const std::vector<TracedCandidate>& traced, Found* found) const {
+                                   const std::vector<TracedCandidate>& traced,
+                                   HitTable* found) const {
   found->clear();
   for (std::size_t k = 0; k < ks_.size(); ++k) {
     std::uint32_t exact_steps[kExactCount];
@@ -269,20 +254,19 @@ void CurveMeasurement::count_found(const std::vector<double>& truth,
   }
 }
 
-// What one query finds at each level. Where more effort has changed nothing for some levels, it is
-// taken to change nothing any more.
-void CurveMeasurement::ask(std::uint64_t i, Searcher* searcher,
-                           std::vector<HitTable>* tables) const {
-  const std::vector<double> truth = truth_of(i, searcher);
+// What one query finds with each setting, of ascending effort. Where more effort has changed
+// nothing for some settings, it is taken to change nothing any more.
+void CurveMeasurement::ask(std::uint64_t i, const std::vector<Setting>& settings,
+                           Searcher* searcher, std::vector<HitTable>* tables) const {
   searcher->begin_trace(view_, query(i), excluded(i));
-  Found found(ks_.size());
-  std::uint64_t most = 0, all = 0;
+  std::uint64_t all = 0, most = 0;
   for (std::uint64_t wanted : wanted_) all += wanted;
+  HitTable found(ks_.size());
   std::size_t unchanged = 0;
-  for (std::size_t level = 0; level < levels_.size(); ++level) {
+  for (std::size_t s = 0; s < settings.size(); ++s) {
     const std::size_t settled = most == all ? tuning::kSettledLevels : 2 * tuning::kSettledLevels;
     if (most == 0 || unchanged < settled) {
-      count_found(truth, searcher->trace(view_, levels_[level], plan_.depths), &found);
+      count_found(truths_[i], searcher->trace(view_, settings[s], plan_.depths), &found);
       std::uint64_t now = 0;
       for (std::size_t k = 0; k < ks_.size(); ++k) {
         now += found.at(k, plan_.depths.scan.size() - 1, kExactCount - 1);
@@ -290,50 +274,141 @@ void CurveMeasurement::ask(std::uint64_t i, Searcher* searcher,
       unchanged = now == most ? unchanged + 1 : 0;
       most = now;
     }
-    (*tables)[level].add(found, i % 2);
+    (*tables)[s].add(found);
   }
 }
 
-std::vector<HitTable> CurveMeasurement::measure() {
+// By setting: what `asked` queries, evenly spread, find.
+std::vector<HitTable> CurveMeasurement::measure(const std::vector<Setting>& settings,
+                                                std::uint64_t asked, const char* stage) {
   std::vector<std::vector<HitTable>> tables(
-      n_threads_, std::vector<HitTable>(levels_.size(), HitTable(ks_.size())));
-  std::vector<Searcher> searchers(n_threads_);
-  for (Searcher& searcher : searchers) searcher.set_page_keeper(queries_.page_keeper());
+      n_threads_, std::vector<HitTable>(settings.size(), HitTable(ks_.size())));
   parallel_for(
-      n_threads_, count_, 8,
+      n_threads_, asked, 4,
       [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
         for (std::uint64_t i = begin; i < end; ++i) {
-          ask(i, &searchers[worker], &tables[worker]);
+          ask(i * count_ / asked, settings, &searchers_[worker], &tables[worker]);
         }
       },
-      monitor_, "recall curve");
+      monitor_, stage);
   for (std::size_t worker = 1; worker < tables.size(); ++worker) {
-    for (std::size_t level = 0; level < levels_.size(); ++level) {
-      tables[0][level].merge(tables[worker][level]);
-    }
+    for (std::size_t s = 0; s < settings.size(); ++s) tables[0][s].add(tables[worker][s]);
   }
   return std::move(tables[0]);
 }
 
-// The settings no cheaper one beats, thinned to kCurvePointsPerK.
-std::vector<format::CurvePoint> CurveMeasurement::cheapest(std::size_t k_index) const {
-  std::vector<Candidate> all = measured_[k_index];
+Setting CurveMeasurement::first_setting() const {
+  const std::uint64_t items = view_.item_count;
+  // Below the points of a leaf that is scanned whole, all settings read the same.
+  const std::uint64_t leaf = items / view_.forest.trees[0].leaf_entry_count;
+  const std::uint64_t candidates =
+      std::min(items, is_blocked() ? plan_.first_level : std::max(plan_.first_level, leaf));
+  const std::uint64_t opened = is_blocked() ? tuning::kFirstOpened : candidates;
+  return {std::min(items, std::max(opened, candidates)), candidates, 0, 0, 0, false};
+}
+
+Setting CurveMeasurement::moved(Setting setting, Move move) const {
+  const auto grown = [&](std::uint64_t value) {
+    return std::min(
+        view_.item_count,
+        static_cast<std::uint64_t>(static_cast<double>(value) * tuning::kRungGrowth) + 1);
+  };
+  const bool all = move == Move::all;
+  if (all || move == Move::candidates) setting.candidates = grown(setting.candidates);
+  if (is_blocked() && (all || move == Move::opened)) setting.opened = grown(setting.opened);
+  if (view_.neighbours.entries && (all || move == Move::expanded)) {
+    setting.expanded = std::clamp(grown(setting.expanded), tuning::kFirstExpanded,
+                                  std::max(setting.expanded, tuning::kMostExpanded));
+  }
+  setting.opened = std::max(setting.opened, setting.candidates);
+  return setting;
+}
+
+// What the climbing queries miss with a setting, re-ranked as deeply as can be told.
+Rung CurveMeasurement::climbed(const Setting& setting) {
+  const std::uint64_t asked = std::min(count_, plan_.climbing);
+  HitTable hits = measure({setting}, asked, "settings")[0];
+  double misses = 0.0;
+  for (std::size_t k = 0; k < ks_.size(); ++k) {
+    const std::uint64_t found = hits.at(k, plan_.depths.scan.size() - 1, kExactCount - 1);
+    misses += std::log(std::max(tuning::kFewestMisses, 1.0 - share_found(found, k, asked)));
+  }
+  return {setting, misses};
+}
+
+// A move that has been tried from an earlier rung promises no more from a later one: only the most
+// promising is tried again.
+std::vector<Setting> CurveMeasurement::climb() {
+  std::vector<Move> moves{Move::candidates};
+  if (is_blocked()) moves.push_back(Move::opened);
+  if (view_.neighbours.entries) moves.push_back(Move::expanded);
+  std::vector<double> promises(moves.size(), std::numeric_limits<double>::infinity());
+  const double least = std::log(tuning::kFewestMisses) * static_cast<double>(ks_.size());
+  Rung here = climbed(first_setting());
+  std::vector<Setting> ladder{here.setting};
+  while (here.misses > least && here.setting.candidates < view_.item_count) {
+    Rung next{};
+    for (;;) {
+      const std::size_t best = static_cast<std::size_t>(
+          std::max_element(promises.begin(), promises.end()) - promises.begin());
+      if (!(promises[best] > 0.0)) {
+        next = climbed(moved(here.setting, Move::all));
+        std::fill(promises.begin(), promises.end(), std::numeric_limits<double>::infinity());
+        break;
+      }
+      next = climbed(moved(here.setting, moves[best]));
+      const double added = cost(next.setting) - cost(here.setting);
+      promises[best] = added > 0.0 ? (here.misses - next.misses) / added : 0.0;
+      const bool is_best = std::all_of(promises.begin(), promises.end(),
+                                       [&](double other) { return other <= promises[best]; });
+      if (is_best && promises[best] > 0.0) break;
+    }
+    here = next;
+    ladder.push_back(here.setting);
+  }
+  return ladder;
+}
+
+// The settings no cheaper one beats, with their depths.
+std::vector<Candidate> CurveMeasurement::cheapest(std::size_t k, const std::vector<Setting>& ladder,
+                                                  std::vector<HitTable>* tables) const {
+  std::vector<Candidate> all;
+  for (std::size_t s = 0; s < ladder.size(); ++s) {
+    for (std::size_t r = 0; r < plan_.depths.scan.size(); ++r) {
+      for (std::size_t e = 0; e < kExactCount; ++e) {
+        Setting setting = ladder[s];
+        setting.exact = exact_depth(ks_[k], e);
+        setting.rerank = std::max<std::uint64_t>(plan_.depths.scan[r], setting.exact);
+        all.push_back({cost(setting), share_found((*tables)[s].at(k, r, e), k, count_), setting});
+      }
+    }
+  }
   std::stable_sort(all.begin(), all.end(),
                    [](const Candidate& a, const Candidate& b) { return a.cost < b.cost; });
   std::vector<Candidate> front;
-  // Where one half misses nothing any more, the other alone tells what a higher cost brings.
-  const auto is_better = [](const Candidate& a, const Candidate& b) {
-    const bool chosen =
-        a.chosen_recall > b.chosen_recall || (a.chosen_recall >= 1.0 && b.chosen_recall >= 1.0);
-    return chosen && a.checked_recall > b.checked_recall;
-  };
   for (const Candidate& candidate : all) {
-    if (front.empty() || is_better(candidate, front.back())) front.push_back(candidate);
+    if (front.empty() || candidate.recall > front.back().recall) front.push_back(candidate);
   }
-  // Drop the point whose neighbours are closest, by the logarithm of misses, until the rest fit.
-  constexpr double kFewest = 1e-4;
-  const auto depth = [=](const Candidate& c) {
-    return -std::log(std::max(kFewest, 1.0 - c.checked_recall));
+  return front;
+}
+
+format::CurvePoint point_of(std::uint32_t k, double recall, const Setting& setting) {
+  const auto narrow = [](std::uint64_t value) { return static_cast<std::uint32_t>(value); };
+  return {k,
+          static_cast<float>(recall),
+          narrow(setting.opened),
+          narrow(setting.candidates),
+          narrow(setting.expanded),
+          narrow(setting.rerank),
+          narrow(setting.exact),
+          0};
+}
+
+// At most kCurvePointsPerK of the front, spread by the logarithm of their misses.
+std::vector<format::CurvePoint> CurveMeasurement::points_of(std::size_t k,
+                                                            std::vector<Candidate> front) const {
+  const auto depth = [](const Candidate& c) {
+    return -std::log(std::clamp(1.0 - c.recall, tuning::kFewestMisses, tuning::kMostMisses));
   };
   while (front.size() > tuning::kCurvePointsPerK) {
     std::size_t dropped = 1;
@@ -348,134 +423,28 @@ std::vector<format::CurvePoint> CurveMeasurement::cheapest(std::size_t k_index) 
     front.erase(front.begin() + static_cast<std::ptrdiff_t>(dropped));
   }
   std::vector<format::CurvePoint> points;
-  for (const Candidate& candidate : front) points.push_back(candidate.point);
+  Setting most{};
+  for (const Candidate& candidate : front) {
+    most = most_of(most, candidate.setting);
+    points.push_back(point_of(ks_[k], less_standard_error(candidate.recall, k), most));
+  }
   points.resize(tuning::kCurvePointsPerK, points.back());
   return points;
 }
 
-// The settings of one level, with what they cost and reach.
-void CurveMeasurement::weigh(std::size_t level, HitTable* hits) {
-  for (std::size_t k = 0; k < ks_.size(); ++k) {
-    for (std::size_t r = 0; r < plan_.depths.scan.size(); ++r) {
-      for (std::size_t e = 0; e < kExactCount; ++e) {
-        const auto recall = [&](std::size_t wanted_half) {
-          // A single query is its own check.
-          const std::size_t half = in_half(wanted_half) > 0 ? wanted_half : 0;
-          const double possible = static_cast<double>(in_half(half) * wanted_[k]);
-          return possible > 0 ? static_cast<double>(hits->at(k, r, e, half)) / possible : 1.0;
-        };
-        const double checked = less_standard_error(recall(1), k);
-        Setting setting = levels_[level];
-        setting.exact = exact_depth(ks_[k], e);
-        setting.rerank = std::max<std::uint64_t>(plan_.depths.scan[r], setting.exact);
-        measured_[k].push_back(
-            {cost(setting), recall(0), checked, point_of(ks_[k], checked, setting)});
-      }
-    }
-  }
-}
-
 std::vector<format::CurvePoint> CurveMeasurement::run() {
+  searchers_ = std::vector<Searcher>(n_threads_);
+  for (Searcher& searcher : searchers_) searcher.set_page_keeper(queries_.page_keeper());
   for (std::uint32_t k : ks_) wanted_.push_back(std::min<std::uint64_t>(k, view_.item_count));
-  choose_levels();
-  std::vector<HitTable> tables = measure();
-  measured_.assign(ks_.size(), {});
-  for (std::size_t level = 0; level < levels_.size(); ++level) weigh(level, &tables[level]);
+  find_truth();
+  const std::vector<Setting> ladder = climb();
+  std::vector<HitTable> tables = measure(ladder, count_, "recall curve");
   std::vector<format::CurvePoint> curve;
   for (std::size_t k = 0; k < ks_.size(); ++k) {
-    const std::vector<format::CurvePoint> points = cheapest(k);
+    const std::vector<format::CurvePoint> points = points_of(k, cheapest(k, ladder, &tables));
     curve.insert(curve.end(), points.begin(), points.end());
   }
   return curve;
-}
-
-// Points of one k, which stand together.
-class Points {
- public:
-  // Those of the smallest measured k that is at least k, or of the largest.
-  Points(const std::vector<format::CurvePoint>& curve, std::uint64_t k) {
-    std::uint32_t chosen = 0;
-    for (const format::CurvePoint& point : curve) {
-      const bool better = chosen == 0 || (point.k >= k ? chosen < k || point.k < chosen
-                                                       : chosen < k && point.k > chosen);
-      if (better) {
-        chosen = point.k;
-        begin_ = &point;
-        size_ = 0;
-      }
-      if (point.k == chosen && &point == begin_ + size_) ++size_;
-    }
-  }
-  const format::CurvePoint* begin() const noexcept { return begin_; }
-  const format::CurvePoint* end() const noexcept { return begin_ + size_; }
-  std::size_t size() const noexcept { return size_; }
-  const format::CurvePoint& operator[](std::size_t i) const noexcept { return begin_[i]; }
-
- private:
-  const format::CurvePoint* begin_ = nullptr;
-  std::size_t size_ = 0;
-};
-
-// Beyond the largest measured k, candidates grow faster than k: on clustered data the neighbours
-// leave the cluster. Codes are cheap to scan, a target missed is not cheap.
-Setting stretched(const Setting& setting, std::uint64_t k, std::uint32_t measured_k,
-                  std::uint64_t items) {
-  Setting out = setting;
-  if (k > measured_k && measured_k > 0) {
-    const double factor = static_cast<double>(k) / measured_k;
-    const auto grown = [&](std::uint64_t value, double power) {
-      return static_cast<std::uint64_t>(std::min(
-          static_cast<double>(items), static_cast<double>(value) * std::pow(factor, power)));
-    };
-    out.candidates = grown(out.candidates, tuning::kStretchPower);
-    out.opened = grown(out.opened, tuning::kStretchPower);
-    out.expanded = grown(out.expanded, 1.0);
-    out.rerank = grown(out.rerank, 1.0);
-    out.exact = grown(out.exact, 1.0);
-  }
-  out.candidates = std::min(std::max(out.candidates, k), items);
-  out.opened = std::min(std::max(out.opened, out.candidates), items);
-  out.exact = std::max(out.exact, k);
-  out.rerank = std::max(out.rerank, out.exact);
-  return out;
-}
-
-std::uint64_t between(double share, std::uint32_t a, std::uint32_t b) {
-  return static_cast<std::uint64_t>(
-      std::ceil(std::exp(std::log(std::max(1.0, static_cast<double>(a))) * (1.0 - share) +
-                         std::log(std::max(1.0, static_cast<double>(b))) * share)));
-}
-
-Setting blend(double share, const format::CurvePoint& a, const format::CurvePoint& b) {
-  return {between(share, a.opened, b.opened),     between(share, a.candidates, b.candidates),
-          between(share, a.expanded, b.expanded), between(share, a.rerank, b.rerank),
-          between(share, a.exact, b.exact),       false};
-}
-
-Setting setting_of(const format::CurvePoint& point) {
-  return {point.opened, point.candidates, point.expanded, point.rerank, point.exact, false};
-}
-
-// The cheapest setting of the points that reaches `recall` with the margin, or the last without it.
-bool reaches(const Points& points, double recall, Setting* found) {
-  const double miss = (1.0 - recall) * tuning::kMissMargin;
-  for (std::size_t i = 0; i < points.size(); ++i) {
-    const double here = 1.0 - points[i].recall;
-    if (!(here <= miss)) continue;
-    *found = setting_of(points[i]);
-    // No misses measured is no rate of misses, and a far point no neighbour: nothing to blend with.
-    const double before = i > 0 ? 1.0 - points[i - 1].recall : 1.0;
-    if (i == 0 || !(here > 0.0) || before > here * tuning::kMostBlendedMisses) return true;
-    const double span = std::log(before) - std::log(here);
-    const double share = span > 0.0 ? (std::log(before) - std::log(miss)) / span : 1.0;
-    // Not a number between damaged points.
-    const double within = share > 0.0 ? std::min(share, 1.0) : 0.0;
-    *found = blend(within, points[i - 1], points[i]);
-    return true;
-  }
-  if (points.size() == 0 || !(points[points.size() - 1].recall >= recall)) return false;
-  *found = setting_of(points[points.size() - 1]);
-  return true;
 }
 
 }  // namespace
@@ -506,47 +475,6 @@ std::vector<format::CurvePoint> measure_curve(const SearchView& view,
     curve.insert(curve.end(), points.begin(), points.end());
   }
   return curve;
-}
-
-Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
-                           double recall, std::uint64_t items) {
-  // Who finds a share of more neighbours finds it of the nearest of them: where the points of one k
-  // end below the target, those of the next larger one serve. A file may hold any number of them.
-  constexpr std::size_t kMostKs = std::size(tuning::kCurveKs) + 1;
-  std::uint64_t at = k;
-  for (std::size_t step = 0; step < kMostKs; ++step) {
-    const Points points(curve, at);
-    Setting found;
-    if (reaches(points, recall, &found)) return stretched(found, k, points[0].k, items);
-    if (points.size() == 0 || points[0].k < at) break;
-    at = std::uint64_t{points[0].k} + 1;
-  }
-  return {items, items, 0, items, items, true};
-}
-
-Setting setting_for_candidates(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
-                               std::uint64_t search_k, std::uint64_t items) {
-  if (search_k >= items) return {items, items, 0, items, items, true};
-  const Points points(curve, k);
-  // Never less effort of the other kinds than a smaller search_k gets.
-  Setting setting{search_k * tuning::kOpenedPerCandidate,  search_k, 0,
-                  search_k / tuning::kCandidatesPerRerank, 0,        false};
-  std::uint32_t measured_k = 0;
-  for (const format::CurvePoint& point : points) {
-    measured_k = point.k;
-    if (point.candidates > search_k && setting.exact > 0) continue;
-    setting.expanded = std::max<std::uint64_t>(setting.expanded, point.expanded);
-    setting.rerank = std::max<std::uint64_t>(setting.rerank, point.rerank);
-    setting.exact = std::max<std::uint64_t>(setting.exact, point.exact);
-  }
-  if (measured_k == 0) {
-    setting.expanded = tuning::kUnmeasuredExpanded;
-    setting.rerank = std::max(search_k / tuning::kCandidatesPerUnmeasuredRerank,
-                              tuning::kUnmeasuredRerankPerNeighbour * k);
-  }
-  setting = stretched(setting, k, measured_k, items);
-  setting.candidates = std::max(search_k, k);
-  return setting;
 }
 
 }  // namespace annidx

@@ -1,5 +1,5 @@
-// calibrate.h owns the recall curve: measuring it, and reading a setting from it; and the choice of
-// how much radii count in routing. It must not know how queries are run inside; it asks search.h.
+// calibrate.h owns the measuring of the recall curve, and the choice of how much radii count in
+// routing. It must not know how queries are run inside; it asks search.h.
 #pragma once
 
 #include <cstdint>
@@ -30,9 +30,8 @@ struct CalibrationQueries {
 // The ks that the curve of an index is measured at, ascending.
 std::vector<std::uint32_t> curve_ks(std::uint64_t items);
 
-// For each k (ascending), kCurvePointsPerK settings with the recall they reach, cheapest first. The
-// settings are chosen on one half of the queries, the recall is that of the other half less its
-// standard error.
+// For each k (ascending), kCurvePointsPerK settings with the recall they reach less its standard
+// error, cheapest first; each is at least the one before in every kind of effort.
 std::vector<format::CurvePoint> measure_curve(const SearchView& view,
                                               const CalibrationQueries& queries,
                                               const std::vector<std::uint32_t>& ks,
@@ -44,15 +43,5 @@ std::vector<format::CurvePoint> measure_curve(const SearchView& view,
 float choose_radius_weight(const SearchView& view, const CalibrationQueries& queries,
                            const std::vector<float>& mean_squares, unsigned n_threads,
                            Monitor* monitor);
-
-// The cheapest setting of the curve that reaches `recall` for k neighbours, with the margin of
-// tuning::kMissMargin. When none does, one measured for more neighbours; a scan of everything at
-// last.
-Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
-                           double recall, std::uint64_t items);
-// The setting that inspects `search_k` candidates and re-scores at least as deeply as the curve
-// found worth while for fewer; a scan of everything from `items` on.
-Setting setting_for_candidates(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
-                               std::uint64_t search_k, std::uint64_t items);
 
 }  // namespace annidx

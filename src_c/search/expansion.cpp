@@ -40,6 +40,7 @@ void Expansion::begin(const SearchView& view, const Request& request,
   met_.assign(std::size_t{1} << bits, kNoRow);
   met_shift_ = 32 - bits;
   for (std::size_t i = 0; i < candidates.count(); ++i) meet(candidates.slots()[i]);
+  if (request.excluded_is_hidden && request.excluded != kNoRow) meet(request.excluded);
   expanded_.assign(candidates.count(), 0);
 }
 

@@ -1,6 +1,7 @@
 // request.h owns what one query asks and what it gets. It must not know how it is answered.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "base/types.h"
@@ -18,11 +19,19 @@ struct Setting {
   bool everything = false;       // score all eligible items exactly instead
 };
 
+// At least as much of every kind of work as either.
+inline Setting most_of(const Setting& a, const Setting& b) noexcept {
+  return {std::max(a.opened, b.opened),     std::max(a.candidates, b.candidates),
+          std::max(a.expanded, b.expanded), std::max(a.rerank, b.rerank),
+          std::max(a.exact, b.exact),       a.everything || b.everything};
+}
+
 struct Request {
   std::uint64_t k = 10;
   Setting setting;
   const SlotSet* eligible = nullptr;  // null: all
   Slot excluded = kNoRow;             // never returned
+  bool excluded_is_hidden = false;    // nor is its list read: as if it were not in the index
   Slot included = kNoRow;  // scored whether the scan meets it or not (an item asking for itself)
   bool has_radius = false;
   double radius = 0.0;

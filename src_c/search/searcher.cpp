@@ -21,13 +21,14 @@ void Searcher::find_candidates(const SearchView& view, const Request& request, s
   } else {
     leaf_scan_.run(view, query_, leaves_, request, scanned, pages_, &candidates_);
   }
+  // An item that asks for its neighbours finds them in its own list.
+  if (request.excluded_is_hidden) candidates_.remove(request.excluded);
   if (expands) {
     const bool is_grouped = view.forest.trees[0].group_entry_count > 0;
     leaf_scores_.begin(view, query_.routed(),
                        is_grouped ? nullptr : route_scratch_.leaf_scores.data());
     expansion_.run(view, query_, request, keep, &leaf_scores_, &candidates_);
   }
-  // Not before: an item that asks for its neighbours has them in its own list.
   if (request.excluded != kNoRow) candidates_.remove(request.excluded);
 }
 
@@ -109,6 +110,7 @@ const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, cons
                                                     const TraceDepths& depths) {
   Request request;
   request.excluded = traced_excluded_;
+  request.excluded_is_hidden = true;
   request.setting = setting;
   find_candidates(view, request, depths.scan.back());
   const std::size_t scanned = candidates_.count();
