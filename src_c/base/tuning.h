@@ -151,7 +151,9 @@ inline constexpr std::uint64_t kFirstLevel = 96;
 // first that has some, and the growth of one kind of effort from rung to rung.
 inline constexpr std::uint64_t kFirstOpened = 1'024;
 inline constexpr std::uint64_t kFirstExpanded = 12;
-inline constexpr std::uint64_t kMostExpanded = 256;
+// Bounds of the ladder: from poor candidates lists lead nowhere, and blocks are to be chosen from.
+inline constexpr std::uint64_t kCandidatesPerExpanded = 32;
+inline constexpr std::uint64_t kLeastOpenedPerCandidate = 4;
 inline constexpr double kRungGrowth = 1.6;
 // Queries asked on each rung, and those of them that choose the next one.
 inline constexpr std::uint64_t kCurveQueries = 384;
@@ -163,9 +165,8 @@ inline constexpr double kMostMisses = 0.5;
 inline constexpr std::uint64_t kOpenedPerCandidate = 8;
 inline constexpr std::uint64_t kUnmeasuredExpanded = 32;
 // Depth of the re-ranking that calibration looks at.
-inline constexpr std::uint32_t kTraceDepth = 512;
-inline constexpr std::uint32_t kLargeTraceDepth = 2'048;
-inline constexpr std::uint64_t kLargeTraceItems = 2'000'000;
+inline constexpr std::uint32_t kTraceDepth = 2'048;
+inline constexpr std::uint64_t kLeastTraceDepth = 128;
 // Exact keys of one query that are kept while its effort grows; a power of two.
 inline constexpr std::size_t kTracedKeys = 8'192;
 // A query whose neighbours have all been found for so many steps of growing effort is asked no
@@ -179,7 +180,7 @@ inline constexpr std::uint64_t kExactTruthValues = 4'000'000;
 inline constexpr double kScanCostPerCode = 1.0 / 32;  // a point and code
 inline constexpr double kBlockCost = 10;              // a block scanned, and
 inline constexpr double kOpenedBlockCost = 2;         // one whose centroid is scored
-inline constexpr double kListCost = 75;               // a list expanded
+inline constexpr double kListCost = 100;              // a list expanded
 inline constexpr double kRerankCostPerByte = 0.12;    // a row byte, and
 inline constexpr double kRerankCostFixed = 12;        // a row
 inline constexpr double kExactCostPerDim = 0.35;      // a dimension, and

@@ -17,6 +17,7 @@
 #include "kernels/kernels.h"
 #include "model/blocks.h"
 #include "model/codes.h"
+#include "model/neighbours.h"
 #include "model/partition.h"
 #include "rows/metric.h"
 #include "search/calibrate.h"
@@ -404,36 +405,28 @@ CalibrationQueries Build::queries_to_ask(const LoadedImage& loaded, std::vector<
   return queries;
 }
 
-// The nearest others of each point, as the index itself finds them.
+// The nearest others of each point, by the rows of bytes that re-ranking reads.
 void Build::make_lists() {
-  seal();
-  const LoadedImage loaded(std::make_unique<BorrowedImage>(image_, memory_->bytes()), "the build");
-  auto* lists = section<std::uint8_t>(Section::neighbours);
-  const std::size_t list_bytes = std::size_t{params_.neighbour_count} * params_.neighbour_bytes;
-  std::vector<Searcher> searchers(plan_.n_threads);
-  const std::function<void()> keep_pages = [this] { keep_image_small(); };
-  for (Searcher& searcher : searchers) {
-    if (plan_.memory_limit) searcher.set_page_keeper(&keep_pages);
+  const Partition& tree = first_tree();
+  const std::vector<Slot> leaf_first(tree.first.begin(), tree.first.end());
+  GraphInput input;
+  input.score = traits_.multiplies_norm ? GraphScore::dot : GraphScore::additive;
+  input.count = items_;
+  input.dim = dim_;
+  input.rows = section<std::uint8_t>(has_byte_copies() ? Section::byte_rows : Section::vectors);
+  input.row_stride = dim_;
+  input.rows_signed = has_byte_copies() || plan_.dtype == Dtype::int8;
+  input.scalars = section<RowScalars>(Section::row_scalars);
+  input.leaf_first = leaf_first.data();
+  input.leaf_count = tree.leaf_count();
+  std::vector<Slot> lists(items_ * params_.neighbour_count);
+  find_neighbours(input, params_.neighbour_count, list_effort(), plan_.n_threads, plan_.monitor,
+                  lists.data());
+  auto* out = section<std::uint8_t>(Section::neighbours);
+  for (std::size_t i = 0; i < lists.size(); ++i) {
+    std::memcpy(out + i * params_.neighbour_bytes, &lists[i], params_.neighbour_bytes);
   }
-  parallel_for(
-      plan_.n_threads, items_, 64,
-      [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
-        std::vector<float> values(dim_);
-        for (std::uint64_t slot = begin; slot < end; ++slot) {
-          Request request;
-          request.k = params_.neighbour_count;
-          request.excluded = static_cast<Slot>(slot);
-          request.setting = {24 * 1024, 3000, 0, 64, params_.neighbour_count + 4, false};
-          decode_row(plan_.dtype, loaded.stored(request.excluded), dim_, values.data());
-          const auto& found = searchers[worker].run(loaded.search(), values.data(), request);
-          for (std::uint32_t i = 0; i < params_.neighbour_count; ++i) {
-            const std::uint32_t other = i < found.size() ? found[i].slot : format::kNoNeighbour;
-            std::memcpy(lists + slot * list_bytes + std::size_t{i} * params_.neighbour_bytes,
-                        &other, params_.neighbour_bytes);
-          }
-        }
-      },
-      plan_.monitor, "neighbours");
+  keep_image_small();
 }
 
 void Build::calibrate() {

@@ -50,15 +50,13 @@ void set_exact_depths(std::uint32_t deepest, Plan* plan) {
   exact.erase(std::unique(exact.begin(), exact.end()), exact.end());
 }
 
-Plan usual_plan(std::vector<std::uint32_t> ks, std::uint64_t items) {
-  Plan plan{std::move(ks),
-            {{16, 24, 32, 48, 64, 96, 128, 192, 256, 384, tuning::kTraceDepth}, {}},
-            tuning::kCurveQueries,
-            tuning::kClimbingQueries,
-            tuning::kFirstLevel};
-  if (items >= tuning::kLargeTraceItems) {
-    plan.depths.scan.insert(plan.depths.scan.end(), {768, 1024, 1536, tuning::kLargeTraceDepth});
-  }
+Plan usual_plan(std::vector<std::uint32_t> ks) {
+  Plan plan{
+      std::move(ks),
+      {{16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 768, 1024, 1536, tuning::kTraceDepth}, {}},
+      tuning::kCurveQueries,
+      tuning::kClimbingQueries,
+      tuning::kFirstLevel};
   set_exact_depths(std::numeric_limits<std::uint32_t>::max(), &plan);
   return plan;
 }
@@ -132,7 +130,8 @@ class CurveMeasurement {
   void find_truth();
   std::vector<double> truth_of(std::uint64_t i, Searcher* searcher) const;
   void count_found(const std::vector<double>& truth, const std::vector<TracedCandidate>& traced,
-                   HitTable* found) const;
+                   std::size_t depths, HitTable* found) const;
+  TraceDepths depths_for(const Setting& setting) const;
   void ask(std::uint64_t i, const std::vector<Setting>& settings, Searcher* searcher,
            std::vector<HitTable>* tables) const;
   std::vector<HitTable> measure(const std::vector<Setting>& settings, std::uint64_t asked,
@@ -205,7 +204,7 @@ std::vector<double> CurveMeasurement::truth_of(std::uint64_t i, Searcher* search
     for (const Neighbour& n : searcher->run(view_, query(i), request)) keys.push_back(n.key);
   } else {
     TraceDepths depths = plan_.depths;
-    depths.scan = {std::max(depths.scan.back(), tuning::kLargeTraceDepth)};
+    depths.scan = {std::max(depths.scan.back(), tuning::kTraceDepth)};
     searcher->begin_trace(view_, query(i), excluded(i));
     const Setting all{view_.item_count, view_.item_count, 0, 0, 0, false};
     for (const TracedCandidate& c : searcher->trace(view_, all, depths)) keys.push_back(c.key);
@@ -228,8 +227,20 @@ void CurveMeasurement::find_truth() {
       monitor_, "true neighbours");
 }
 
+// Re-ranking most of what is scanned would be no saving: a setting is asked about less deep ones.
+TraceDepths CurveMeasurement::depths_for(const Setting& setting) const {
+  TraceDepths depths = plan_.depths;
+  const std::uint64_t worth =
+      std::max<std::uint64_t>(tuning::kLeastTraceDepth, setting.candidates / 4);
+  while (depths.scan.size() > 1 && depths.scan[depths.scan.size() - 2] >= worth) {
+    depths.scan.pop_back();
+  }
+  return depths;
+}
+
+// `depths`: so many of the plan's depths were traced; beyond them nothing more is found.
 void CurveMeasurement::count_found(const std::vector<double>& truth,
-                                   const std::vector<TracedCandidate>& traced,
+                                   const std::vector<TracedCandidate>& traced, std::size_t depths,
                                    HitTable* found) const {
   found->clear();
   for (std::size_t k = 0; k < ks_.size(); ++k) {
@@ -239,7 +250,7 @@ void CurveMeasurement::count_found(const std::vector<double>& truth,
     }
     // First where a neighbour begins to be found, then sums.
     for (const TracedCandidate& candidate : traced) {
-      if (candidate.key > truth[k] || candidate.scan_step >= plan_.depths.scan.size()) continue;
+      if (candidate.key > truth[k] || candidate.scan_step >= depths) continue;
       for (std::size_t e = 0; e < kExactCount; ++e) {
         if (candidate.exact_step <= exact_steps[e]) ++found->at(k, candidate.scan_step, e);
       }
@@ -266,7 +277,9 @@ void CurveMeasurement::ask(std::uint64_t i, const std::vector<Setting>& settings
   for (std::size_t s = 0; s < settings.size(); ++s) {
     const std::size_t settled = most == all ? tuning::kSettledLevels : 2 * tuning::kSettledLevels;
     if (most == 0 || unchanged < settled) {
-      count_found(truths_[i], searcher->trace(view_, settings[s], plan_.depths), &found);
+      const TraceDepths depths = depths_for(settings[s]);
+      count_found(truths_[i], searcher->trace(view_, settings[s], depths), depths.scan.size(),
+                  &found);
       std::uint64_t now = 0;
       for (std::size_t k = 0; k < ks_.size(); ++k) {
         now += found.at(k, plan_.depths.scan.size() - 1, kExactCount - 1);
@@ -317,10 +330,13 @@ Setting CurveMeasurement::moved(Setting setting, Move move) const {
   if (all || move == Move::candidates) setting.candidates = grown(setting.candidates);
   if (is_blocked() && (all || move == Move::opened)) setting.opened = grown(setting.opened);
   if (view_.neighbours.entries && (all || move == Move::expanded)) {
-    setting.expanded = std::clamp(grown(setting.expanded), tuning::kFirstExpanded,
-                                  std::max(setting.expanded, tuning::kMostExpanded));
+    const std::uint64_t most =
+        std::max(tuning::kFirstExpanded, setting.candidates / tuning::kCandidatesPerExpanded);
+    setting.expanded = std::max(setting.expanded,
+                                std::clamp(grown(setting.expanded), tuning::kFirstExpanded, most));
   }
-  setting.opened = std::max(setting.opened, setting.candidates);
+  const std::uint64_t least = is_blocked() ? tuning::kLeastOpenedPerCandidate : 1;
+  setting.opened = std::max(setting.opened, std::min(view_.item_count, least * setting.candidates));
   return setting;
 }
 
@@ -464,7 +480,7 @@ std::vector<format::CurvePoint> measure_curve(const SearchView& view,
   for (std::uint32_t k : ks) {
     if (k <= tuning::kLargestUsualK) usual.push_back(k);
   }
-  if (!usual.empty()) plans.push_back(usual_plan(std::move(usual), view.item_count));
+  if (!usual.empty()) plans.push_back(usual_plan(std::move(usual)));
   for (std::uint32_t k : ks) {
     if (k > tuning::kLargestUsualK) plans.push_back(deep_plan(k, view.item_count));
   }
