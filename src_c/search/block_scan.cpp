@@ -67,7 +67,15 @@ void BlockScan::choose_blocks(const Request& request) {
       blocks_.scores()[kept++] = blocks_.scores()[i];
     }
     blocks_.truncate(kept);
-    if (eligible > 0) wanted = request.setting.candidates * kept / eligible + 1;
+    // Routing went further where the filter leaves fewer points near the query than elsewhere.
+    const double stretch = std::max(
+        1.0, static_cast<double>(eligible) / static_cast<double>(request.setting.opened + 1));
+    const double points = static_cast<double>(request.setting.candidates) * stretch;
+    if (eligible > 0) {
+      wanted = static_cast<std::uint64_t>(points * static_cast<double>(kept) /
+                                          static_cast<double>(eligible)) +
+               1;
+    }
   }
   if (wanted < blocks_.count()) blocks_.keep_near_best(wanted);
   runs_.clear();

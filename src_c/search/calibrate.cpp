@@ -321,10 +321,10 @@ Setting CurveMeasurement::first_setting() const {
 }
 
 Setting CurveMeasurement::moved(Setting setting, Move move) const {
+  const double growth = is_blocked() ? tuning::kRungGrowth : tuning::kWholeLeavesGrowth;
   const auto grown = [&](std::uint64_t value) {
-    return std::min(
-        view_.item_count,
-        static_cast<std::uint64_t>(static_cast<double>(value) * tuning::kRungGrowth) + 1);
+    return std::min(view_.item_count,
+                    static_cast<std::uint64_t>(static_cast<double>(value) * growth) + 1);
   };
   const bool all = move == Move::all;
   if (all || move == Move::candidates) setting.candidates = grown(setting.candidates);

@@ -7,6 +7,29 @@
 #include "search/rerank.h"
 
 namespace annidx {
+namespace {
+
+// Lists name few eligible points where a filter leaves few: what they would have found must be
+// scanned. And the points that a filter leaves may all be far, where codes tell them apart less
+// well.
+Setting under_filter(const SearchView& view, const Request& request) {
+  Setting setting = request.setting;
+  if (!request.eligible || view.scan != Scan::codes) return setting;
+  const double hidden =
+      1.0 - static_cast<double>(request.eligible->count()) / static_cast<double>(view.item_count);
+  const auto grown = [&](std::uint64_t value, double stretch) {
+    return std::min(view.item_count, static_cast<std::uint64_t>(static_cast<double>(value) *
+                                                                (1.0 + stretch * hidden)));
+  };
+  setting.rerank = grown(setting.rerank, tuning::kFilteredRerankStretch);
+  if (view.neighbours.entries && setting.expanded > 0) {
+    setting.opened = grown(setting.opened, tuning::kFilteredListStretch);
+    setting.candidates = grown(setting.candidates, tuning::kFilteredListStretch);
+  }
+  return setting;
+}
+
+}  // namespace
 
 // The best `keep` by the scan's scores, and few more.
 void Searcher::find_candidates(const SearchView& view, const Request& request, std::uint64_t keep) {
@@ -27,7 +50,8 @@ void Searcher::find_candidates(const SearchView& view, const Request& request, s
     const bool is_grouped = view.forest.trees[0].group_entry_count > 0;
     leaf_scores_.begin(view, query_.routed(),
                        is_grouped ? nullptr : route_scratch_.leaf_scores.data());
-    expansion_.run(view, query_, request, keep, &leaf_scores_, &candidates_);
+    expansion_.run(view, query_, request, scanned, &leaf_scores_, &candidates_);
+    if (candidates_.count() > keep) candidates_.keep_near_best(keep);
   }
   if (request.excluded != kNoRow) candidates_.remove(request.excluded);
 }
@@ -50,6 +74,7 @@ void Searcher::search_widening(const SearchView& view, const Request& request,
   query_.prepare_scan(view);
   Request attempt = request;
   attempt.k = wanted;
+  attempt.setting = under_filter(view, request);
   for (;;) {
     approximate(view, attempt);
     if (exact_.found().size() >= wanted) return;
