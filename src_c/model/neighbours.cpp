@@ -11,210 +11,16 @@
 #include <vector>
 
 #include "base/tuning.h"
+#include "model/row_tiles.h"
 
 namespace annidx {
 namespace {
 
 constexpr std::uint8_t kFlip = 0x80;
 
-// Rows of bytes with what their scores need, by index: the points, or the centroids of blocks.
-struct RowSet {
-  const std::uint8_t* rows = nullptr;
-  std::size_t stride = 0;
-  std::uint32_t dim = 0;  // values
-  bool packed_bits = false;
-  std::uint8_t flip = 0;
-  const RowScalars* scalars = nullptr;  // for bits: null
-  const float* offsets = nullptr;       // see signed_offset; null for signed rows
-  bool half_mult_is_factor = true;
-};
-
-// Rows with unsigned bytes u are packed as s = u - 128, and
-//   <u, v> = <s, t> + signed_offset(u) + signed_offset(v).
-float signed_offset(const std::uint8_t* row, std::uint32_t dim) {
-  std::int64_t sum = 0;
-  for (std::uint32_t j = 0; j < dim; ++j) sum += row[j];
-  return static_cast<float>(128 * sum - 8192 * std::int64_t{dim});
-}
-
-// Bits of packed bytes as bytes of 0 or 1.
-struct BitTable {
-  std::uint8_t bytes[256][8];
-};
-
-constexpr BitTable make_bit_table() {
-  BitTable table{};
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    for (unsigned i = 0; i < 8; ++i) table.bytes[byte][i] = (byte >> (7 - i)) & 1u;
-  }
-  return table;
-}
-
-constexpr BitTable kBitTable = make_bit_table();
-
-// A score that sorts as its bits do, then the slot.
-std::uint64_t sortable(float score, Slot slot) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &score, sizeof bits);
-  bits = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-  return std::uint64_t{bits} << 32 | slot;
-}
-
-float score_of(std::uint64_t key) {
-  std::uint32_t bits = static_cast<std::uint32_t>(key >> 32);
-  bits = (bits & 0x80000000u) != 0 ? bits & 0x7FFFFFFFu : ~bits;
-  float score;
-  std::memcpy(&score, &bits, sizeof score);
-  return score;
-}
-
-constexpr std::uint64_t kNoKey = ~std::uint64_t{0};
-
 // Rows compared at a time, a leaf's or a part of a large leaf's, and their blocks.
 constexpr std::size_t kMostRows = 1024;
 constexpr std::uint32_t kMostBlocks = kMostRows / kBlockPoints;
-
-// The nearest of each of some rows so far.
-class BestLists {
- public:
-  void start(std::size_t rows, std::uint32_t degree) {
-    degree_ = degree;
-    keys_.assign(rows * degree, kNoKey);
-  }
-  // Lowers *limit when the list's last entry changes.
-  void offer(std::size_t row, float score, Slot slot, float* limit) {
-    std::uint64_t* keys = &keys_[row * degree_];
-    const std::uint64_t key = sortable(score, slot);
-    std::size_t at = degree_ - 1;
-    if (key >= keys[at]) return;
-    for (; at > 0 && keys[at - 1] > key; --at) keys[at] = keys[at - 1];
-    keys[at] = key;
-    if (keys[degree_ - 1] != kNoKey) *limit = score_of(keys[degree_ - 1]);
-  }
-  void write(std::size_t row, Slot* list) const {
-    for (std::uint32_t i = 0; i < degree_; ++i) {
-      list[i] = static_cast<Slot>(keys_[row * degree_ + i]);
-    }
-  }
-
- private:
-  std::uint32_t degree_ = 0;
-  std::vector<std::uint64_t> keys_;
-};
-
-// Bytes of a row as the kernels take them; bits are expanded into `room`, dim bytes.
-const std::uint8_t* bytes_of(const RowSet& set, Slot slot, std::uint8_t* room) {
-  const std::uint8_t* row = set.rows + slot * set.stride;
-  if (!set.packed_bits) return row;
-  for (std::uint32_t j = 0; j < set.dim; j += 8) {
-    std::memcpy(room + j, kBitTable.bytes[row[j / 8]], std::min<std::size_t>(8, set.dim - j));
-  }
-  return room;
-}
-
-// Up to kTilePoints rows of a set side by side.
-class Columns {
- public:
-  explicit Columns(const RowSet& set)
-      : set_(set),
-        packed_(tile_column_bytes(set.dim)),
-        expanded_(set.packed_bits ? kTilePoints * set.dim : 0) {}
-
-  void set(const Slot* slots, std::size_t n) {
-    const std::uint8_t* pointers[kTilePoints];
-    for (std::size_t c = 0; c < n; ++c) {
-      pointers[c] =
-          bytes_of(set_, slots[c], expanded_.data() + (set_.packed_bits ? c * set_.dim : 0));
-    }
-    kernels().pack_tile_columns(pointers, n, set_.dim, set_.flip, packed_.data());
-    for (std::size_t c = 0; c < kTilePoints; ++c) {
-      const Slot slot = slots[c < n ? c : n - 1];
-      terms_.mult[c] = set_.scalars[slot].mult;
-      terms_.bias[c] = set_.scalars[slot].bias;
-      terms_.offset[c] = set_.offsets ? set_.offsets[slot] : 0.0f;
-    }
-    std::copy_n(slots, n, slots_);
-    count_ = n;
-  }
-  void prefetch(const Slot* slots, std::size_t n) const {
-    for (std::size_t c = 0; c < n; ++c) {
-      prefetch_l2(set_.rows + slots[c] * set_.stride, set_.packed_bits ? set_.stride : set_.dim);
-      prefetch_l2(set_.scalars + slots[c], sizeof(RowScalars));
-      if (set_.offsets) prefetch_l2(set_.offsets + slots[c], sizeof(float));
-    }
-  }
-  const std::uint8_t* packed() const { return packed_.data(); }
-  const TileColumnTerms& terms() const { return terms_; }
-  const Slot* slots() const { return slots_; }
-  std::size_t count() const { return count_; }
-
- private:
-  const RowSet& set_;
-  std::vector<std::uint8_t> packed_, expanded_;
-  TileColumnTerms terms_;
-  Slot slots_[kTilePoints];
-  std::size_t count_ = 0;
-};
-
-// Rows of a set, known by their places, and the nearest columns that each was offered.
-class Rows {
- public:
-  Rows(const RowSet& set, std::size_t most)
-      : set_(set),
-        stride_(tile_row_bytes(set.dim)),
-        packed_(most * stride_),
-        expanded_(set.packed_bits ? set.dim : 0),
-        scores_(most * kTilePoints),
-        passed_(most),
-        terms_(most),
-        slots_(most) {}
-
-  void set(Slot first, std::size_t n, std::uint32_t degree) {
-    for (std::size_t r = 0; r < n; ++r) {
-      const Slot slot = static_cast<Slot>(first + r);
-      slots_[r] = slot;
-      kernels().pack_tile_row(bytes_of(set_, slot, expanded_.data()), set_.dim, set_.flip,
-                              &packed_[r * stride_]);
-      terms_[r].factor = set_.half_mult_is_factor ? 0.5f * set_.scalars[slot].mult : 1.0f;
-      terms_[r].offset = set_.offsets ? set_.offsets[slot] : 0.0f;
-      terms_[r].limit = std::numeric_limits<float>::infinity();
-    }
-    best_.start(n, degree);
-  }
-
-  // Scores of the rows at these places: kTilePoints a row.
-  const float* score(const Columns& columns, const std::uint32_t* places, std::size_t n) {
-    kernels().score_tile(packed_.data(), places, n, columns.packed(), set_.dim, terms_.data(),
-                         columns.terms(), passed_.data(), scores_.data());
-    return scores_.data();
-  }
-
-  // Offers the columns to the rows at these places; none may come twice for a row.
-  void offer(const Columns& columns, const std::uint32_t* places, std::size_t n) {
-    score(columns, places, n);
-    const std::uint32_t valid = columns.count() == kTilePoints ? ~0u : (1u << columns.count()) - 1u;
-    for (std::size_t r = 0; r < n; ++r) {
-      const std::uint32_t place = places[r];
-      for (std::uint32_t mask = passed_[r] & valid; mask != 0; mask &= mask - 1) {
-        const auto c = static_cast<std::size_t>(__builtin_ctz(mask));
-        const Slot slot = columns.slots()[c];
-        if (slot == slots_[place]) continue;
-        best_.offer(place, scores_[r * kTilePoints + c], slot, &terms_[place].limit);
-      }
-    }
-  }
-  void write_list(std::size_t place, Slot* list) const { best_.write(place, list); }
-
- private:
-  const RowSet& set_;
-  std::size_t stride_;
-  std::vector<std::uint8_t> packed_, expanded_;
-  std::vector<float> scores_;
-  std::vector<std::uint32_t> passed_;
-  std::vector<TileRowTerms> terms_;
-  std::vector<Slot> slots_;
-  BestLists best_;
-};
 
 // Counts how often slots are named: a hash table that a block's neighbours and theirs fit in. Once
 // it is half full no new slot gets in.
@@ -276,6 +82,7 @@ class GraphBuild {
           blocks(build.centroids_, kMostBlocks),
           point_columns(build.points_),
           block_columns(build.centroids_),
+          is_compared((build.block_total() + 63) / 64),
           votes(8192) {}
     Rows points;
     Rows blocks;
@@ -288,22 +95,30 @@ class GraphBuild {
     std::vector<float> passed_scores;
     std::vector<Slot> passed;
     std::vector<std::uint32_t> wish_first, wishes;  // places of the rows that want a near block
+    std::vector<std::uint32_t> near_order;          // near blocks that some row wants
+    std::vector<std::uint32_t> wanting;             // of a block's points, by candidate
+    std::vector<std::uint64_t> is_compared;         // a bit a block
     std::vector<std::uint64_t> wanted;
     Votes votes;
+    std::vector<std::uint32_t> fresh;  // places among the votes
     std::vector<Slot> chosen;
   };
 
   void count_blocks();
   void describe_points();
+  void count_ones();
   void make_centroids();
-  void make_centroid(std::uint32_t block, float* mean);
+  void decode(Slot slot, float* values) const;
+  void make_centroid(std::uint32_t block, float* values, float* mean) const;
   void quantize(const float* mean, std::uint8_t* row, RowScalars* scalars, float* offset) const;
   void choose_leaves();
   void gather_near(std::uint32_t leaf, Worker* worker) const;
   void score_near(const Part& part, Worker* worker) const;
-  void choose_for_points(const Part& part, std::uint32_t block, Worker* worker) const;
+  void choose_for_points(const Part& part, std::uint32_t block, Worker* worker);
+  void remember_compared(std::uint32_t block, std::size_t rows, const Worker* worker);
+  void mark_compared(std::uint32_t block, bool compared, Worker* worker) const;
   void sort_wishes(Worker* worker) const;
-  void compare_part(const Part& part, Worker* worker, Slot* lists) const;
+  void compare_part(const Part& part, Worker* worker, Slot* lists);
   void reverse(const Slot* lists);
   std::size_t vote(std::uint32_t block, const Slot* from, Votes* votes) const;
   void join(std::uint32_t block, const Slot* from, Worker* worker, Slot* to) const;
@@ -312,6 +127,11 @@ class GraphBuild {
     const std::size_t n = block_first_[block + 1] - block_first_[block];
     for (std::size_t i = 0; i < n; ++i) slots[i] = static_cast<Slot>(block_first_[block] + i);
     return n;
+  }
+  std::uint32_t block_of(Slot slot) const {
+    std::uint32_t block = block_at_[slot / kBlockPoints];
+    while (block_first_[block + 1] <= slot) ++block;
+    return block;
   }
   std::uint32_t join_degree() const { return std::min(degree_, effort_.join_degree); }
   std::uint32_t block_total() const { return static_cast<std::uint32_t>(block_first_.size() - 1); }
@@ -326,7 +146,9 @@ class GraphBuild {
   std::vector<float> offsets_, centroid_offsets_, leaf_offsets_;
   std::vector<Slot> block_first_;           // and the end
   std::vector<std::uint32_t> leaf_blocks_;  // first block of each leaf, and the end
+  std::vector<std::uint32_t> block_at_;     // of slot kBlockPoints * i
   std::vector<Part> parts_;
+  std::vector<std::uint32_t> compared_;  // by all of a block, near_blocks of each at most
   std::vector<std::uint8_t> centroid_rows_, leaf_rows_;
   std::vector<RowScalars> centroid_scalars_, leaf_scalars_;
   std::vector<Slot> reversed_;              // join_degree() a slot
@@ -347,6 +169,11 @@ void GraphBuild::count_blocks() {
   }
   leaf_blocks_.push_back(static_cast<std::uint32_t>(block_first_.size()));
   block_first_.push_back(static_cast<Slot>(input_.count));
+  std::uint32_t block = 0;
+  for (std::uint64_t slot = 0; slot < input_.count; slot += kBlockPoints) {
+    while (block_first_[block + 1] <= slot) ++block;
+    block_at_.push_back(block);
+  }
 }
 
 void GraphBuild::describe_points() {
@@ -354,20 +181,15 @@ void GraphBuild::describe_points() {
   points_.stride = input_.row_stride;
   points_.dim = input_.dim;
   points_.packed_bits = input_.score == GraphScore::hamming;
-  points_.flip = input_.rows_signed || points_.packed_bits ? 0 : kFlip;
-  points_.scalars = input_.scalars;
+  points_.absolute = input_.score == GraphScore::manhattan;
   points_.half_mult_is_factor = input_.score != GraphScore::dot;
+  points_.scalars = input_.scalars;
   if (points_.packed_bits) {
-    bit_scalars_.resize(input_.count);
-    const std::size_t bytes = (input_.dim + 7) / 8;
-    const std::vector<std::uint8_t> zeros(bytes);
-    for (std::uint64_t slot = 0; slot < input_.count; ++slot) {
-      const std::uint32_t ones =
-          kernels().hamming(input_.rows + slot * input_.row_stride, zeros.data(), bytes);
-      bit_scalars_[slot] = {2.0f, static_cast<float>(ones)};
-    }
-    points_.scalars = bit_scalars_.data();
+    count_ones();
+  } else if (points_.absolute) {
+    points_.flip = input_.rows_signed ? kFlip : 0;
   } else if (!input_.rows_signed) {
+    points_.flip = kFlip;
     offsets_.resize(input_.count);
     for (std::uint64_t slot = 0; slot < input_.count; ++slot) {
       offsets_[slot] = signed_offset(input_.rows + slot * input_.row_stride, input_.dim);
@@ -376,13 +198,28 @@ void GraphBuild::describe_points() {
   }
 }
 
-// A mean as a row of the points' kind, bits as signed bytes.
+// Differing bits are squared distances of zeros and ones.
+void GraphBuild::count_ones() {
+  bit_scalars_.resize(input_.count);
+  const std::size_t bytes = (input_.dim + 7) / 8;
+  const std::vector<std::uint8_t> zeros(bytes);
+  for (std::uint64_t slot = 0; slot < input_.count; ++slot) {
+    const std::uint32_t ones =
+        kernels().hamming(input_.rows + slot * input_.row_stride, zeros.data(), bytes);
+    bit_scalars_[slot] = {2.0f, static_cast<float>(ones)};
+  }
+  points_.scalars = bit_scalars_.data();
+}
+
+// A mean as a row of the points' kind; bits as signed bytes, and bytes of absolute differences
+// unsigned.
 void GraphBuild::quantize(const float* mean, std::uint8_t* row, RowScalars* scalars,
                           float* offset) const {
   const std::uint32_t dim = input_.dim;
-  const bool is_unsigned = points_.flip != 0;
+  const bool is_unsigned = points_.offsets != nullptr;
   const float largest = kernels().max_abs(mean, dim);
-  const float scale = largest > 0.0f ? largest / (is_unsigned ? 255.0f : 127.0f) : 1.0f;
+  float scale = largest > 0.0f ? largest / (is_unsigned ? 255.0f : 127.0f) : 1.0f;
+  if (points_.absolute) scale = 1.0f;
   for (std::uint32_t j = 0; j < dim; ++j) {
     row[j] = static_cast<std::uint8_t>(static_cast<int>(round_small(mean[j] / scale)));
   }
@@ -392,28 +229,29 @@ void GraphBuild::quantize(const float* mean, std::uint8_t* row, RowScalars* scal
   *offset = is_unsigned ? signed_offset(row, dim) : 0.0f;
 }
 
-// The mean of the block's points, as they stand in products with others.
-void GraphBuild::make_centroid(std::uint32_t block, float* mean) {
+// A row's values as they stand in means: those of products with their factor.
+void GraphBuild::decode(Slot slot, float* values) const {
+  const std::uint8_t* row = input_.rows + slot * input_.row_stride;
+  const std::uint32_t dim = input_.dim;
+  if (points_.packed_bits) return kernels().bits_to_f32(row, values, dim);
+  if (points_.absolute) {
+    for (std::uint32_t j = 0; j < dim; ++j) values[j] = static_cast<float>(row[j] ^ points_.flip);
+    return;
+  }
+  const float mult = input_.scalars[slot].mult;
+  const float scale = points_.half_mult_is_factor ? 0.5f * mult : mult;
+  for (std::uint32_t j = 0; j < dim; ++j) {
+    const int value = input_.rows_signed ? static_cast<std::int8_t>(row[j]) : row[j];
+    values[j] = scale * static_cast<float>(value);
+  }
+}
+
+void GraphBuild::make_centroid(std::uint32_t block, float* values, float* mean) const {
   std::fill(mean, mean + input_.dim, 0.0f);
   const float share = 1.0f / static_cast<float>(block_first_[block + 1] - block_first_[block]);
-  std::vector<float> values(input_.dim);
   for (Slot slot = block_first_[block]; slot < block_first_[block + 1]; ++slot) {
-    const std::uint8_t* row = input_.rows + slot * input_.row_stride;
-    float scale = share;
-    if (points_.packed_bits) {
-      kernels().bits_to_f32(row, values.data(), input_.dim);
-    } else {
-      if (input_.rows_signed) {
-        for (std::uint32_t j = 0; j < input_.dim; ++j) {
-          values[j] = static_cast<float>(static_cast<std::int8_t>(row[j]));
-        }
-      } else {
-        kernels().u8_to_f32(row, values.data(), input_.dim);
-      }
-      scale *= points_.half_mult_is_factor ? 0.5f * input_.scalars[slot].mult
-                                           : input_.scalars[slot].mult;
-    }
-    kernels().axpy(scale, values.data(), mean, input_.dim);
+    decode(slot, values);
+    kernels().axpy(share, values, mean, input_.dim);
   }
 }
 
@@ -428,12 +266,12 @@ void GraphBuild::make_centroids() {
   parallel_for(
       n_threads_, input_.leaf_count, 16,
       [&](std::uint64_t begin, std::uint64_t end, unsigned) {
-        std::vector<float> mean(dim), leaf_mean(dim);
+        std::vector<float> values(dim), mean(dim), leaf_mean(dim);
         for (std::uint64_t leaf = begin; leaf < end; ++leaf) {
           std::fill(leaf_mean.begin(), leaf_mean.end(), 0.0f);
           const std::uint32_t first = leaf_blocks_[leaf], last = leaf_blocks_[leaf + 1];
           for (std::uint32_t block = first; block < last; ++block) {
-            make_centroid(block, mean.data());
+            make_centroid(block, values.data(), mean.data());
             quantize(mean.data(), &centroid_rows_[std::size_t{block} * dim],
                      &centroid_scalars_[block], &centroid_offsets_[block]);
             kernels().axpy(1.0f / static_cast<float>(last - first), mean.data(), leaf_mean.data(),
@@ -446,6 +284,7 @@ void GraphBuild::make_centroids() {
       monitor_);
   centroids_ = points_;
   centroids_.packed_bits = false;
+  if (points_.absolute) centroids_.flip = 0;
   centroids_.rows = centroid_rows_.data();
   centroids_.stride = dim;
   centroids_.scalars = centroid_scalars_.data();
@@ -527,7 +366,7 @@ std::size_t least_scores(const float* scores, std::size_t n, std::size_t keep,
 }
 
 // For the points of a block, the near blocks that each is compared with.
-void GraphBuild::choose_for_points(const Part& part, std::uint32_t block, Worker* worker) const {
+void GraphBuild::choose_for_points(const Part& part, std::uint32_t block, Worker* worker) {
   const std::size_t n = worker->near.size();
   const std::uint32_t first_place = block_first_[block] - block_first_[part.first_block];
   const std::size_t rows = block_first_[block + 1] - block_first_[block];
@@ -550,6 +389,7 @@ void GraphBuild::choose_for_points(const Part& part, std::uint32_t block, Worker
     }
   }
   const std::uint32_t own = block - leaf_blocks_[part.leaf];
+  worker->wanting.assign(found, 0);
   for (std::size_t r = 0; r < rows; ++r) {
     const std::uint64_t place = places[r];
     worker->wanted.push_back(std::uint64_t{own} << 32 | place);
@@ -557,12 +397,27 @@ void GraphBuild::choose_for_points(const Part& part, std::uint32_t block, Worker
                                           &worker->passed_scores, &worker->passed);
     for (std::size_t i = 0; i < some; ++i) {
       const std::uint32_t near = worker->candidates[worker->passed[i]];
-      if (near != own) worker->wanted.push_back(std::uint64_t{near} << 32 | place);
+      if (near == own) continue;
+      worker->wanted.push_back(std::uint64_t{near} << 32 | place);
+      ++worker->wanting[worker->passed[i]];
     }
   }
+  if (effort_.rounds > 0) remember_compared(block, rows, worker);
 }
 
-// Wishes by near block, places ascending.
+// Blocks that at least three quarters of a block's points are compared with need not be met again.
+void GraphBuild::remember_compared(std::uint32_t block, std::size_t rows, const Worker* worker) {
+  std::uint32_t* compared = &compared_[std::size_t{block} * effort_.near_blocks];
+  std::uint32_t kept = 0;
+  for (std::size_t i = 0; i < worker->wanting.size() && kept < effort_.near_blocks; ++i) {
+    if (4 * worker->wanting[i] < 3 * rows) continue;
+    compared[kept++] = worker->near[worker->candidates[i]];
+  }
+  std::fill(compared + kept, compared + effort_.near_blocks, kNoRow);
+}
+
+// Wishes by near block, places ascending; the near blocks that most points want come first, so that
+// limits fall early.
 void GraphBuild::sort_wishes(Worker* worker) const {
   std::vector<std::uint32_t>& first = worker->wish_first;
   first.assign(worker->near.size() + 1, 0);
@@ -574,9 +429,17 @@ void GraphBuild::sort_wishes(Worker* worker) const {
   }
   for (std::size_t i = first.size() - 1; i > 0; --i) first[i] = first[i - 1];
   first[0] = 0;
+  worker->near_order.clear();
+  for (std::uint32_t i = 0; i < worker->near.size(); ++i) {
+    if (first[i] != first[i + 1]) worker->near_order.push_back(i);
+  }
+  std::stable_sort(worker->near_order.begin(), worker->near_order.end(),
+                   [&](std::uint32_t a, std::uint32_t b) {
+                     return first[a + 1] - first[a] > first[b + 1] - first[b];
+                   });
 }
 
-void GraphBuild::compare_part(const Part& part, Worker* worker, Slot* lists) const {
+void GraphBuild::compare_part(const Part& part, Worker* worker, Slot* lists) {
   const Slot first = block_first_[part.first_block], last = block_first_[part.last_block];
   gather_near(part.leaf, worker);
   score_near(part, worker);
@@ -586,9 +449,8 @@ void GraphBuild::compare_part(const Part& part, Worker* worker, Slot* lists) con
     choose_for_points(part, block, worker);
   }
   sort_wishes(worker);
-  for (std::size_t i = 0; i < worker->near.size(); ++i) {
+  for (std::uint32_t i : worker->near_order) {
     const std::uint32_t begin = worker->wish_first[i], end = worker->wish_first[i + 1];
-    if (begin == end) continue;
     Slot slots[kTilePoints];
     worker->point_columns.set(slots, points_of(worker->near[i], slots));
     worker->points.offer(worker->point_columns, &worker->wishes[begin], end - begin);
@@ -602,21 +464,39 @@ void GraphBuild::compare_part(const Part& part, Worker* worker, Slot* lists) con
 void GraphBuild::choose_votes(std::size_t direct, Worker* worker) const {
   constexpr std::uint32_t kMostCounted = 64;
   const Votes& votes = worker->votes;
+  std::vector<std::uint32_t>& fresh = worker->fresh;
   std::uint32_t with_votes[kMostCounted + 1] = {};
+  fresh.clear();
   for (std::size_t i = direct; i < votes.size(); ++i) {
+    const std::uint32_t block = block_of(votes.slot(i));
+    if ((worker->is_compared[block / 64] >> (block % 64) & 1u) != 0) continue;
+    fresh.push_back(static_cast<std::uint32_t>(i));
     ++with_votes[std::min(votes.votes(i), kMostCounted)];
   }
   std::uint32_t least = kMostCounted + 1;
   std::size_t room = effort_.join_points;
   while (least > 1 && with_votes[least - 1] <= room) room -= with_votes[--least];
   worker->chosen.clear();
-  for (std::size_t i = 0; i < votes.size(); ++i) {
-    bool taken = i < direct || votes.votes(i) >= least;
-    if (!taken && room > 0 && votes.votes(i) + 1 == least) {
-      --room;
-      taken = true;
-    }
-    if (taken) worker->chosen.push_back(votes.slot(i));
+  for (std::size_t i = 0; i < direct; ++i) worker->chosen.push_back(votes.slot(i));
+  for (std::uint32_t i : fresh) {
+    const std::uint32_t count = std::min(votes.votes(i), kMostCounted);
+    if (count + 1 < least || (count + 1 == least && room == 0)) continue;
+    if (count + 1 == least) --room;
+    worker->chosen.push_back(votes.slot(i));
+  }
+}
+
+void GraphBuild::mark_compared(std::uint32_t block, bool compared, Worker* worker) const {
+  const auto mark = [&](std::uint32_t other) {
+    const std::uint64_t bit = std::uint64_t{1} << (other % 64);
+    std::uint64_t& word = worker->is_compared[other / 64];
+    word = compared ? word | bit : word & ~bit;
+  };
+  mark(block);
+  for (std::uint32_t i = 0; i < effort_.near_blocks; ++i) {
+    const std::uint32_t other = compared_[std::size_t{block} * effort_.near_blocks + i];
+    if (other == kNoRow) break;
+    mark(other);
   }
 }
 
@@ -649,10 +529,11 @@ std::size_t GraphBuild::vote(std::uint32_t block, const Slot* from, Votes* votes
     for (std::uint32_t i = 0; i < n && list[i] != kNoRow; ++i) votes->add(list[i], weight);
   };
   votes->clear();
-  for (std::size_t slot = block_first_[block]; slot < block_first_[block + 1]; ++slot) {
-    add(from + slot * degree_, degree_, 1);
-    add(reversed_.data() + slot * read, read, 1);
+  const std::size_t first = block_first_[block], last = block_first_[block + 1];
+  for (std::uint32_t rank = 0; rank < degree_; ++rank) {  // the nearest first: limits fall early
+    for (std::size_t slot = first; slot < last; ++slot) add(from + slot * degree_ + rank, 1, 1);
   }
+  for (std::size_t slot = first; slot < last; ++slot) add(reversed_.data() + slot * read, read, 1);
   const std::size_t direct = votes->size();
   for (std::size_t i = 0; i < direct; ++i) {
     prefetch_l2(from + votes->slot(i) * std::size_t{degree_}, read * sizeof(Slot));
@@ -670,7 +551,9 @@ void GraphBuild::join(std::uint32_t block, const Slot* from, Worker* worker, Slo
   Slot slots[kTilePoints];
   const std::size_t rows = points_of(block, slots);
   const std::size_t direct = vote(block, from, &worker->votes);
+  mark_compared(block, true, worker);
   choose_votes(direct, worker);
+  mark_compared(block, false, worker);
   worker->points.set(slots[0], rows, degree_);
   const std::vector<Slot>& chosen = worker->chosen;
   for (std::size_t i = 0; i < chosen.size(); i += kTilePoints) {
@@ -691,6 +574,7 @@ void GraphBuild::run(Slot* lists) {
   describe_points();
   make_centroids();
   choose_leaves();
+  if (effort_.rounds > 0) compared_.resize(std::size_t{block_total()} * effort_.near_blocks);
   std::vector<Slot> other(effort_.rounds > 0 ? input_.count * degree_ : 0);
   Slot* from = effort_.rounds % 2 == 0 ? lists : other.data();
   Slot* to = effort_.rounds % 2 == 0 ? other.data() : lists;

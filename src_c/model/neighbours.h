@@ -27,6 +27,8 @@ enum class GraphScore : std::uint32_t {
   dot,
   // Bits that differ.
   hamming,
+  // Sum of absolute differences of bytes, all on one scale.
+  manhattan,
 };
 
 // What lists are made of. All of it must outlive the call.
@@ -37,7 +39,7 @@ struct GraphInput {
   const std::uint8_t* rows = nullptr;  // of slot s: at s * row_stride
   std::size_t row_stride = 0;
   bool rows_signed = true;
-  const RowScalars* scalars = nullptr;  // by slot; null for hamming
+  const RowScalars* scalars = nullptr;  // by slot; null for hamming and manhattan
   // Leaf l holds the slots leaf_first[l] to leaf_first[l + 1] - 1; its blocks are kBlockPoints
   // consecutive slots each, the last one what is left. leaf_first[leaf_count] is count.
   const Slot* leaf_first = nullptr;

@@ -101,6 +101,11 @@ double distance(const Set& set, std::size_t i, std::size_t j) {
     }
     return bits;
   }
+  if (set.score == GraphScore::manhattan) {
+    int sum = 0;
+    for (std::uint32_t d = 0; d < set.dim; ++d) sum += std::abs(set.value(i, d) - set.value(j, d));
+    return sum;
+  }
   double dot = 0.0;
   for (std::uint32_t d = 0; d < set.dim; ++d) dot += set.value(i, d) * set.value(j, d);
   const RowScalars a = set.scalars[i], b = set.scalars[j];
@@ -163,10 +168,11 @@ struct Kind {
   bool rows_signed;
 };
 
-const Kind kKinds[] = {{GraphScore::additive, 24, true}, {GraphScore::additive, 100, false},
-                       {GraphScore::additive, 1, true},  {GraphScore::additive, 131, true},
-                       {GraphScore::dot, 40, true},      {GraphScore::dot, 17, false},
-                       {GraphScore::hamming, 256, true}, {GraphScore::hamming, 75, true}};
+const Kind kKinds[] = {{GraphScore::additive, 24, true},   {GraphScore::additive, 100, false},
+                       {GraphScore::additive, 1, true},    {GraphScore::additive, 131, true},
+                       {GraphScore::dot, 40, true},        {GraphScore::dot, 17, false},
+                       {GraphScore::manhattan, 48, false}, {GraphScore::manhattan, 21, true},
+                       {GraphScore::hamming, 256, true},   {GraphScore::hamming, 75, true}};
 
 void test_against_brute_force() {
   for (const Kind& kind : kKinds) {
