@@ -21,19 +21,20 @@ constexpr std::uint8_t kFlip = 0x80;
 // Rows compared at a time, a leaf's or a part of a large leaf's, and their blocks.
 constexpr std::size_t kMostRows = 1024;
 constexpr std::uint32_t kMostBlocks = kMostRows / kBlockPoints;
+// Neighbours and theirs that a block's points meet at most: lists of 128 name 4,096 points.
+constexpr std::size_t kMostVotes = 8192;
 
 // Counts how often slots are named: a hash table that a block's neighbours and theirs fit in. Once
-// it is half full no new slot gets in.
+// it is full no new slot gets in.
 class Votes {
  public:
-  explicit Votes(std::size_t most) : entries_(4) {
+  explicit Votes(std::size_t most) : places_(most), entries_(4) {
     while (entries_.size() < 2 * most) entries_.resize(2 * entries_.size());
-    shift_ = 32;
     for (std::size_t size = entries_.size(); size > 1; size /= 2) --shift_;
   }
   void clear() {
-    std::memset(entries_.data(), 0, entries_.size() * sizeof(Entry));
-    places_.clear();
+    std::fill(entries_.begin(), entries_.end(), Entry{0, 0});
+    size_ = 0;
   }
   void add(Slot slot, std::uint32_t votes) {
     std::size_t at = (slot * 0x9E3779B1u) >> shift_;
@@ -44,12 +45,12 @@ class Votes {
       }
       at = (at + 1) & (entries_.size() - 1);
     }
-    if (2 * places_.size() >= entries_.size()) return;
+    if (size_ == places_.size()) return;
     entries_[at] = {slot, votes};
-    places_.push_back(static_cast<std::uint32_t>(at));
+    places_[size_++] = static_cast<std::uint32_t>(at);
   }
   // In the order they were first named.
-  std::size_t size() const { return places_.size(); }
+  std::size_t size() const { return size_; }
   Slot slot(std::size_t i) const { return entries_[places_[i]].slot; }
   std::uint32_t votes(std::size_t i) const { return entries_[places_[i]].votes; }
 
@@ -58,9 +59,10 @@ class Votes {
     Slot slot;
     std::uint32_t votes;  // 0: no entry
   };
+  std::vector<std::uint32_t> places_;  // of the entries
+  std::size_t size_ = 0;
   std::vector<Entry> entries_;
-  std::vector<std::uint32_t> places_;
-  unsigned shift_;
+  unsigned shift_ = 32;
 };
 
 class GraphBuild {
@@ -83,7 +85,7 @@ class GraphBuild {
           point_columns(build.points_),
           block_columns(build.centroids_),
           is_compared((build.block_total() + 63) / 64),
-          votes(8192) {}
+          votes(kMostVotes) {}
     Rows points;
     Rows blocks;
     Columns point_columns;

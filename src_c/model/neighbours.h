@@ -60,9 +60,10 @@ struct GraphEffort {
 GraphEffort list_effort() noexcept;
 
 // Writes to lists, for each slot in turn, the `degree` (1 to 128) nearest other slots that were
-// found, nearest first, equal ones by slot; kNoRow where there are no more. Where there are rounds
-// it takes twice the memory of lists of join_degree and of degree besides them; else a row of bytes
-// for each kBlockPoints points, and up to a few megabytes a thread. `monitor` may be null.
+// found, nearest first, equal ones by slot; kNoRow where there are no more. Which of equal points a
+// full list holds is not said. Besides the lists, rounds take a second copy of them and join_degree
+// slots a point; a row of bytes and near_blocks numbers are kept for each kBlockPoints points, and
+// a few megabytes a thread. `monitor` may be null; what it throws leaves the lists unfinished.
 void find_neighbours(const GraphInput& input, std::uint32_t degree, const GraphEffort& effort,
                      unsigned n_threads, Monitor* monitor, Slot* lists);
 

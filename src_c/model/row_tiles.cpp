@@ -92,8 +92,20 @@ void NearestLists::start(std::size_t rows, std::uint32_t degree) {
   order_.resize(room_);
 }
 
-// Keeps the nearest, sorted; returns the score that others must be below.
+// Keeps the nearest and few more; returns the score that others must be below. Where too many are
+// equal, or when their order is asked for, all are sorted.
 float NearestLists::settle(std::size_t row) {
+  float* scores = &scores_[row * room_];
+  const float bound = kernels().near_bound(scores, counts_[row], degree_);
+  const std::size_t kept =
+      kernels().compact_at_most(scores, &slots_[row * room_], counts_[row], bound);
+  counts_[row] = static_cast<std::uint32_t>(kept);
+  if (kept + kTilePoints / 2 <= room_) return bound;
+  sort(row);
+  return scores[degree_ - 1];
+}
+
+void NearestLists::sort(std::size_t row) {
   float* scores = &scores_[row * room_];
   Slot* slots = &slots_[row * room_];
   const std::uint32_t kept = std::min(counts_[row], degree_);
@@ -105,11 +117,10 @@ float NearestLists::settle(std::size_t row) {
   std::copy_n(sorted_scores_.begin(), kept, scores);
   std::copy_n(sorted_slots_.begin(), kept, slots);
   counts_[row] = kept;
-  return kept == degree_ ? scores[kept - 1] : std::numeric_limits<float>::infinity();
 }
 
 void NearestLists::write(std::size_t row, Slot* list) {
-  settle(row);
+  sort(row);
   const float* scores = &scores_[row * room_];
   const std::uint32_t count = counts_[row];
   std::copy_n(&slots_[row * room_], count, list);

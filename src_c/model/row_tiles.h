@@ -69,6 +69,7 @@ class NearestLists {
 
  private:
   float settle(std::size_t row);
+  void sort(std::size_t row);
 
   std::uint32_t degree_ = 0, room_ = 0;
   std::vector<float> scores_, sorted_scores_;  // room_ a row
