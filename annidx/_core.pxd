@@ -103,6 +103,7 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         string out_path
         uint64_t memory_limit
         cbool lean
+        uint32_t neighbours
         Monitor* monitor
 
     cppclass QueryOptions:

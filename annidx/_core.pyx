@@ -243,6 +243,7 @@ cdef class CoreIndex:
         bytes out,
         uint64_t memory_limit,
         bint lean,
+        object neighbours,
     ):
         cdef BuildOptions options
         options.n_trees = n_trees
@@ -251,6 +252,8 @@ cdef class CoreIndex:
         options.seed = seed
         options.memory_limit = memory_limit
         options.lean = lean
+        if neighbours is not None:
+            options.neighbours = neighbours
         if queries is not None:
             options.queries = cnp.PyArray_DATA(queries)
             options.n_queries = queries.shape[0]

@@ -192,6 +192,7 @@ class AnnoyIndex(_core.AnnoyCalls):
                     None if self._disk_path is None else os.fsencode(self._disk_path),
                     0,
                     lean=True,
+                    neighbours=None,
                 )
             self._set_source(_served(core, self._metric, buffer.n_items), _ADD_BUILT)
         self._is_built = True

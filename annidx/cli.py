@@ -158,6 +158,12 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--n-trees", type=_positive, metavar="N", help="trees (chosen by the library)")
     add("--recall", type=_share, default=0.95, metavar="R", help="what queries aim at (0.95)")
+    add(
+        "--neighbours",
+        type=_not_negative,
+        metavar="N",
+        help="near items kept for each item, 0 to 128 (16)",
+    )
     add("--seed", type=_not_negative, default=0, metavar="N", help="same seed, same file (0)")
     _add_jobs(parser)
 
@@ -166,6 +172,7 @@ def _build_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "n_trees": arguments.n_trees,
         "recall": arguments.recall,
+        "neighbours": arguments.neighbours,
         "seed": arguments.seed,
         "n_jobs": arguments.jobs,
     }

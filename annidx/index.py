@@ -155,6 +155,8 @@ class Index(_core.CoreIndex):
         progress: bool | Progress | None = None,
         out: Path | None = None,
         memory_limit: int | None = None,
+        *,
+        neighbours: int | None = None,
     ) -> None:
         """Build the index; afterwards it can be queried and saved, and takes no more items.
 
@@ -181,6 +183,12 @@ class Index(_core.CoreIndex):
             Build in this file instead of memory. It appears when the build succeeds, complete.
         memory_limit : int, optional
             Bytes of memory to stay below, with `out` and with vectors added from memory maps.
+        neighbours : int, optional
+            Near items kept for each item, 0..128, which queries walk along from their best
+            candidates: fewer points are read for the same recall, at 3 or 4 bytes an entry, 24 to
+            136 bytes an item of codes beside them, and more than half of the build's time. 0 leaves
+            them out. Default: 16. Only indexes that are scanned by codes have them: more than 2,047
+            items of more than 16 dimensions, under angular, cosine, euclidean and dot.
 
         Raises
         ------
@@ -207,6 +215,9 @@ class Index(_core.CoreIndex):
                 raise ValueError("memory_limit: expected together with out=, got it alone")
             limit = _inputs.whole_number(memory_limit, "memory_limit", 1, 2**63 - 1)
         where = None if out is None else _inputs.file_path(out, "out")
+        entries = neighbours
+        if entries is not None:
+            entries = _inputs.whole_number(entries, "neighbours", 0, 128)
         samples = None if queries is None else self._batch(queries, "queries")
         with reporter(progress) as report:
             self._build(
@@ -219,6 +230,7 @@ class Index(_core.CoreIndex):
                 None if where is None else os.fsencode(where),
                 limit,
                 lean=False,
+                neighbours=entries,
             )
         if where is not None:
             self._path = os.path.abspath(where)

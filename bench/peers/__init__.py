@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.contestant import Contestant
-from bench.peers.annidx_index import Annidx
+from bench.peers.annidx_index import Annidx, AnnidxAvx2
 from bench.peers.annoy_like import AnnidxAnnoy, Annoy
 from bench.peers.faiss_indexes import (
     FaissBinaryHnsw,
@@ -23,6 +23,7 @@ from bench.peers.voyager_index import Voyager
 
 MAIN_CONTESTANTS: tuple[type[Contestant], ...] = (
     Annidx,
+    AnnidxAvx2,
     Annoy,
     Hnswlib,
     FaissHnsw,

@@ -112,6 +112,7 @@ inline constexpr std::uint32_t kRotationRounds = 10;
 // Entries of a point's list: 32 give more recall a round for twice the rows, 8 are clearly weaker.
 // Source: simulations on exact distances, SIFT and text.
 inline constexpr std::uint32_t kNeighbours = 16;
+inline constexpr std::uint32_t kMostNeighbours = 128;
 // The leaves nearest to a leaf whose blocks its blocks look at, how many of these blocks the points
 // of a block choose among, and how many each point is compared with. Measured on SIFT 1M in leaves
 // of 1,000: 96 blocks instead of 64 find 2 points more for a tenth more time; of 200 leaves instead
@@ -172,8 +173,7 @@ inline constexpr std::uint32_t kTraceDepth = 2'048;
 inline constexpr std::uint64_t kLeastTraceDepth = 128;
 // Exact keys of one query that are kept while its effort grows; a power of two.
 inline constexpr std::size_t kTracedKeys = 8'192;
-// A query whose neighbours have all been found for so many steps of growing effort is asked no
-// further; one that found no more of them, for twice as many.
+// A query whose neighbours have all been found on so many rungs is asked no further.
 inline constexpr std::size_t kSettledLevels = 3;
 // Items up to which calibration's truth is brute force (times dimension).
 inline constexpr std::uint64_t kExactTruthValues = 4'000'000;

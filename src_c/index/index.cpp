@@ -168,6 +168,11 @@ void Index::build(const BuildOptions& options) {
     throw Error(ErrorCode::invalid_argument, "recall: expected more than 0 and at most 1, got " +
                                                  std::to_string(options.recall));
   }
+  if (options.neighbours > tuning::kMostNeighbours) {
+    throw Error(ErrorCode::invalid_argument, "neighbours: expected 0 to " +
+                                                 std::to_string(tuning::kMostNeighbours) +
+                                                 ", got " + std::to_string(options.neighbours));
+  }
   if (options.memory_limit && options.out_path.empty()) {
     throw Error(ErrorCode::invalid_argument,
                 "memory_limit: works together with out=, the file that is built in place");
@@ -190,6 +195,7 @@ void Index::build(const BuildOptions& options) {
   plan.measure_recall = options.recall > 0.0;
   plan.default_recall = plan.measure_recall ? static_cast<float>(options.recall) : 0.95f;
   plan.lean = options.lean;
+  plan.neighbours = options.neighbours;
   plan.n_threads = thread_count(options.n_jobs);
   plan.seed = options.seed;
   plan.queries = static_cast<const std::byte*>(options.queries);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/parallel.h"
+#include "base/tuning.h"
 #include "base/types.h"
 #include "rows/ids.h"
 
@@ -28,6 +29,9 @@ struct BuildOptions {
   // search_k, or are answered by a full scan.
   double recall = 0.95;
   bool lean = false;  // see BuildPlan
+  // Entries of a point's neighbour list; 0: no lists. Without meaning where none are made: in an
+  // index that is not scanned by codes, or a lean one.
+  std::uint32_t neighbours = tuning::kNeighbours;
   int n_jobs = -1;
   std::uint64_t seed = 0;
   const void* queries = nullptr;  // calibration queries, query_bytes() each; null: held-out rows

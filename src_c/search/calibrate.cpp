@@ -265,18 +265,17 @@ void CurveMeasurement::count_found(const std::vector<double>& truth,
   }
 }
 
-// What one query finds with each setting, of ascending effort. Where more effort has changed
-// nothing for some settings, it is taken to change nothing any more.
+// What one query finds with each setting, of ascending effort. Once some have found all, so will
+// more effort.
 void CurveMeasurement::ask(std::uint64_t i, const std::vector<Setting>& settings,
                            Searcher* searcher, std::vector<HitTable>* tables) const {
   searcher->begin_trace(view_, query(i), excluded(i));
-  std::uint64_t all = 0, most = 0;
+  std::uint64_t all = 0;
   for (std::uint64_t wanted : wanted_) all += wanted;
   HitTable found(ks_.size());
-  std::size_t unchanged = 0;
+  std::size_t complete = 0;
   for (std::size_t s = 0; s < settings.size(); ++s) {
-    const std::size_t settled = most == all ? tuning::kSettledLevels : 2 * tuning::kSettledLevels;
-    if (most == 0 || unchanged < settled) {
+    if (complete < tuning::kSettledLevels) {
       const TraceDepths depths = depths_for(settings[s]);
       count_found(truths_[i], searcher->trace(view_, settings[s], depths), depths.scan.size(),
                   &found);
@@ -284,8 +283,7 @@ void CurveMeasurement::ask(std::uint64_t i, const std::vector<Setting>& settings
       for (std::size_t k = 0; k < ks_.size(); ++k) {
         now += found.at(k, plan_.depths.scan.size() - 1, kExactCount - 1);
       }
-      unchanged = now == most ? unchanged + 1 : 0;
-      most = now;
+      complete = now == all ? complete + 1 : 0;
     }
     (*tables)[s].add(found);
   }
