@@ -97,7 +97,18 @@ class Case:
         index = annidx.Index(self.dim, self.metric, self.dtype)
         index.add_items(self.inputs[0], self.id_list)
         if self.lean:
-            index._build(self.n_trees, 0.0, n_jobs, self.items, None, None, None, 0, lean=True)
+            index._build(
+                self.n_trees,
+                0.0,
+                n_jobs,
+                self.items,
+                None,
+                None,
+                None,
+                0,
+                lean=True,
+                neighbours=None,
+            )
         else:
             index.build(n_trees=self.n_trees, n_jobs=n_jobs, seed=self.items)
         return index
