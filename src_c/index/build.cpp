@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -405,6 +406,28 @@ CalibrationQueries Build::queries_to_ask(const LoadedImage& loaded, std::vector<
   return queries;
 }
 
+namespace {
+
+// Keeps the image's pages few while others work on it.
+class PageKeepingMonitor final : public Monitor {
+ public:
+  PageKeepingMonitor(Monitor* inner, std::function<void()> keep)
+      : inner_(inner), keep_(std::move(keep)) {}
+  void poll() override {
+    keep_();
+    if (inner_) inner_->poll();
+  }
+  void progress(const char* stage, std::uint64_t done, std::uint64_t total) override {
+    if (inner_) inner_->progress(stage, done, total);
+  }
+
+ private:
+  Monitor* inner_;
+  std::function<void()> keep_;
+};
+
+}  // namespace
+
 // The nearest others of each point, by the rows of bytes that re-ranking reads.
 void Build::make_lists() {
   const Partition& tree = first_tree();
@@ -420,7 +443,8 @@ void Build::make_lists() {
   input.leaf_first = leaf_first.data();
   input.leaf_count = tree.leaf_count();
   std::vector<Slot> lists(items_ * params_.neighbour_count);
-  find_neighbours(input, params_.neighbour_count, list_effort(), plan_.n_threads, plan_.monitor,
+  PageKeepingMonitor monitor(plan_.monitor, [this] { keep_image_small(); });
+  find_neighbours(input, params_.neighbour_count, list_effort(), plan_.n_threads, &monitor,
                   lists.data());
   auto* out = section<std::uint8_t>(Section::neighbours);
   for (std::size_t i = 0; i < lists.size(); ++i) {
@@ -479,11 +503,13 @@ std::unique_ptr<Memory> build_image(const RowSource& source, const IdCollector& 
   return Build(source, ids, plan, place).run();
 }
 
-std::uint64_t least_memory(std::uint64_t items, std::uint32_t dim) {
+std::uint64_t least_memory(std::uint64_t items, std::uint32_t dim, std::uint32_t neighbours) {
   const std::uint64_t sample =
       std::max(tuning::kTreeSampleFloor, items / tuning::kLeafPoints * tuning::kTreeSamplePerLeaf);
   const std::uint64_t sample_bytes = std::min(items, sample) * dim * sizeof(float);
-  return (std::uint64_t{128} << 20) + items * 32 + sample_bytes * 2;
+  // See find_neighbours: the lists and a copy of them, those that name a point, blocks compared.
+  const std::uint64_t list_bytes = neighbours > 0 ? neighbours * 8 + 48 + dim / 32 : 0;
+  return (std::uint64_t{128} << 20) + items * (32 + list_bytes) + sample_bytes * 2;
 }
 
 }  // namespace annidx

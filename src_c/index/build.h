@@ -48,6 +48,6 @@ std::unique_ptr<Memory> build_image(const RowSource& source, const IdCollector& 
                                     const BuildPlan& plan, ImagePlace* place);
 
 // The least memory_limit that a build of this size accepts.
-std::uint64_t least_memory(std::uint64_t items, std::uint32_t dim);
+std::uint64_t least_memory(std::uint64_t items, std::uint32_t dim, std::uint32_t neighbours);
 
 }  // namespace annidx

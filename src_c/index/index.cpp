@@ -177,7 +177,7 @@ void Index::build(const BuildOptions& options) {
     throw Error(ErrorCode::invalid_argument,
                 "memory_limit: works together with out=, the file that is built in place");
   }
-  const std::uint64_t least = least_memory(s.source->size(), s.dim);
+  const std::uint64_t least = least_memory(s.source->size(), s.dim, options.neighbours);
   if (options.memory_limit && options.memory_limit < least) {
     throw Error(ErrorCode::invalid_argument,
                 "memory_limit: " + std::to_string(s.source->size()) + " items of dimension " +
