@@ -6,6 +6,7 @@ must not call the core except to encode text, and it must not know the state of 
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 from collections.abc import Iterable, Iterator
@@ -383,7 +384,7 @@ def first_repeated(batch: IdBatch) -> int | str | None:
         return None
     seen: set[bytes] = set()
     ends = batch.offsets.tolist()
-    for start, end in zip(ends[:-1], ends[1:], strict=True):
+    for start, end in itertools.pairwise(ends):
         item = batch.text[start:end]
         if item in seen:
             return item.decode("utf-8")

@@ -207,7 +207,7 @@ class AnnoyIndex(_core.AnnoyCalls):
             The index is loaded.
         """
         if self._is_loaded:
-            raise Exception(_LOADED.format("unbuild"))  # noqa: TRY002 - the very type Annoy raises
+            raise Exception(_LOADED.format("unbuild"))
         if not self._is_built:
             return True
         folder = None if self._disk_path is None else os.path.dirname(self._disk_path)
@@ -221,9 +221,9 @@ class AnnoyIndex(_core.AnnoyCalls):
 
     def _refuse_unless_filling(self, action: str) -> None:
         if self._is_loaded:
-            raise Exception(_LOADED.format(action))  # noqa: TRY002
+            raise Exception(_LOADED.format(action))
         if self._is_built:
-            raise Exception(_BUILT.format(action))  # noqa: TRY002
+            raise Exception(_BUILT.format(action))
 
     # ---- files -------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Owns indexes that follow their file: each time another file stands under the path, they map it.
 
-A file that is replaced stays mapped by those who use it, so each file is a generation: an `Index` of
-its own, which ends when the last query that runs on it ends. It must not know what is in a file
+A file that is replaced stays mapped by those who use it, so each file is a generation: an `Index`
+of its own, which ends when the last query that runs on it ends. It must not know what is in a file
 beyond what tells whether queries for one generation suit the next.
 """
 
@@ -73,8 +73,8 @@ class FollowingIndex:
     A new file that cannot be opened, is damaged, or holds another metric, dimension or kind of ids
     does not take over: the present one stays, and a `RuntimeWarning` tells once for each such file.
 
-    Safe from many threads at once and after `fork`, where each process follows for itself. It pickles
-    as its path. An `IdSet` belongs to one generation: make it from `current`, and ask that.
+    Safe from many threads at once and after `fork`, where each process follows for itself. It
+    pickles as its path. An `IdSet` belongs to one generation: make it from `current`, and ask that.
     """
 
     def __init__(

@@ -166,9 +166,9 @@ class Index(_core.CoreIndex):
             Trees to grow; more raise the recall for the same `search_k` and the size of the file.
             Default: chosen by the library.
         recall : float or None, default 0.95
-            What queries aim at unless they say otherwise, above 0 and at most 1. None saves the time
-            of measuring the recall curve: queries then give `search_k`, or are answered by a full
-            scan until `tune` has measured it.
+            What queries aim at unless they say otherwise, above 0 and at most 1. None saves the
+            time of measuring the recall curve: queries then give `search_k`, or are answered by a
+            full scan until `tune` has measured it.
         n_jobs : int, default -1
             Threads; -1 for all cores that this process may use. Has no influence on the result.
         seed : int, default 0

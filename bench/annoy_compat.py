@@ -92,7 +92,8 @@ def table(result: Mapping[str, Any]) -> str:
         (
             f"Build with adding, {theirs['build_threads']} thread(s): Annoy "
             f"{theirs['build_seconds']:.1f} s (adding {theirs['parameters']['add_seconds']:.1f}), "
-            f"annidx {ours['build_seconds']:.1f} s (adding {ours['parameters']['add_seconds']:.1f}), "
+            f"annidx {ours['build_seconds']:.1f} s "
+            f"(adding {ours['parameters']['add_seconds']:.1f}), "
             f"{verdict['build_ratio']:.2f}x. File: Annoy {theirs['file_bytes'] / MIB:,.1f} MiB, "
             f"annidx {ours['file_bytes'] / MIB:,.1f} MiB, {verdict['file_ratio']:.2f}x."
         ),

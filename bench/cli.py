@@ -113,7 +113,7 @@ def _print_contestants() -> None:
 
 
 def chosen_contestants(peers: str) -> list[type[Contestant]]:
-    """annidx first where it is installed, then the peers asked for."""
+    """Annidx first where it is installed, then the peers asked for."""
     ours, *others = MAIN_CONTESTANTS
     if peers == "auto":
         chosen = [peer for peer in others if peer.is_installed()]

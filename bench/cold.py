@@ -109,7 +109,7 @@ def first_queries_process(assignment: Assignment, pipe: Connection) -> None:
         pipe.send(("done", None))
         setting = pipe.recv()
         pipe.send(("done", _first_queries(contestant, assignment, setting)))
-    except Exception as error:  # noqa: BLE001 (whatever a library raises is reported)
+    except Exception as error:
         pipe.send(failure(error))
 
 

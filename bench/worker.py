@@ -222,7 +222,7 @@ def build_process(assignment: Assignment, pipe: Connection) -> None:
     """Entry point of a building child: one result, then the end."""
     try:
         pipe.send(("done", _build(assignment)))
-    except Exception as error:  # noqa: BLE001 (whatever a library raises is reported)
+    except Exception as error:
         pipe.send(failure(error))
 
 
@@ -231,14 +231,14 @@ def answer_process(assignment: Assignment, pipe: Connection) -> None:
     try:
         contestant = start_contestant(assignment)
         state = _State(assignment, contestant, assignment.prepared.queries())
-    except Exception as error:  # noqa: BLE001 (whatever a library raises is reported)
+    except Exception as error:
         pipe.send(failure(error))
         return
     while (request := pipe.recv()) is not None:
         name, arguments = request
         try:
             pipe.send(("done", REQUESTS[name](state, **arguments)))
-        except Exception as error:  # noqa: BLE001 (whatever a library raises is reported)
+        except Exception as error:
             pipe.send(failure(error))
 
 

@@ -32,7 +32,7 @@ def main() -> None:
 
     def show(what: str, allow: annidx.IdSet | None, deny: list[int] | None = None) -> list[int]:
         ids, distances = index.query(taste, k=5, allow=allow, deny=deny)
-        print(f"{what:<28}", *(f"{i}:{d:.3f}" for i, d in zip(ids, distances)))
+        print(f"{what:<28}", *(f"{i}:{d:.3f}" for i, d in zip(ids, distances, strict=False)))
         return [int(i) for i in ids]
 
     show("everything", None)

@@ -18,7 +18,7 @@ def main() -> None:
     assert "guitar" in index
 
     ids, _ = index.query_items(["guitar", "coffee"], k=4)
-    for word, near in zip(["guitar", "coffee"], ids):
+    for word, near in zip(["guitar", "coffee"], ids, strict=False):
         print(f"near {word}: {', '.join(near)}")
 
     both = ["winter", "sea"]
@@ -26,7 +26,7 @@ def main() -> None:
     ids, _ = index.query(between, k=4, deny=both)
     print(f"between {' and '.join(both)}: {', '.join(ids)}")
 
-    ids, distances = index.query_items(["guitar"], k=100, radius=0.7)
+    ids, _distances = index.query_items(["guitar"], k=100, radius=0.7)
     close = [word for word in ids[0] if word is not None]
     print(f"within 0.7 of guitar: {', '.join(close)}")
 

@@ -58,7 +58,6 @@ RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def run_python(tmp_path: Path) -> RunPython:
     """Run a script in a new Python, in an empty folder, with the annidx that is tested here."""
-
     # Also where annidx was built in place.
     folders = [str(Path(annidx.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}

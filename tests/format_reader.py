@@ -7,6 +7,7 @@ FORMAT.md promises. As a program it describes files: `python tests/format_reader
 
 from __future__ import annotations
 
+import itertools
 import struct
 import sys
 from collections.abc import Callable
@@ -36,7 +37,8 @@ NAMES = (
     "params vectors slot_rows row_slots ids_int64 id_order id_text_offsets id_text mean trees "
     "leaf_ranges leaf_centres leaf_mults leaf_biases leaf_scan_factors leaf_radii group_ranges "
     "group_centres group_mults group_biases tree_slots codes block_centroids code_records "
-    "neighbours codebook code_first_dims rotation rotation_scales rotation_order byte_rows row_scalars curve metadata"
+    "neighbours codebook code_first_dims rotation rotation_scales rotation_order byte_rows "
+    "row_scalars curve metadata"
 ).split()
 UINT_PARAMS = (
     "id_kind scan_kind tree_count work_dim4 leaf_entries group_entries block_count code_count "
@@ -528,7 +530,7 @@ class IndexFile:
             raise FormatProblem("damaged: id_text is not UTF-8") from error
         keys = [i.encode() if isinstance(i, str) else i for i in ids]
         ordered = [keys[row] for row in order]
-        ascend = all(a < b for a, b in zip(ordered, ordered[1:], strict=False))
+        ascend = all(a < b for a, b in itertools.pairwise(ordered))
         require(ascend, "damaged: ids do not ascend along id_order")
 
     def _check_trees(self) -> None:
@@ -667,8 +669,10 @@ def describe(path: str) -> str:
         f"{path}: {found.items} items, {found.metric}, {found.dtype} x {found.dim}, {scan}, "
         f"identity {found.identity}"
     ]
-    for entry in found.entries.values():
-        lines.append(f"  {entry.name:18} at {entry.offset:10} {entry.size:12} bytes")
+    lines += [
+        f"  {entry.name:18} at {entry.offset:10} {entry.size:12} bytes"
+        for entry in found.entries.values()
+    ]
     return "\n".join(lines)
 
 

@@ -473,7 +473,7 @@ def test_bad_sets(index: annidx.Index, filling: annidx.Index) -> None:
         annidx.IdSet(index, [True])
     with pytest.raises(annidx.StateError, match="made already"):
         ours.__init__(index, [2])  # type: ignore[misc]
-    assert list(i for i in range(40) if i in ours) == [1]
+    assert [i for i in range(40) if i in ours] == [1]
 
 
 @pytest.mark.parametrize(

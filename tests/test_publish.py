@@ -96,7 +96,7 @@ class Asker:
         with annidx.load(self._path) as index:
             queries = self._queries()
             self.counts["queries"] += 2 * len(queries)
-            ids, distances = index.query(queries, k=20)
+            _ids, distances = index.query(queries, k=20)
             generation = one_generation(distances)
             assert FIRST_OWN_ID + generation in index
             assert one_generation(index.query_exact(queries, k=ITEMS)[1]) == generation

@@ -1,8 +1,8 @@
 """Everything at once for a long time: threads and forked children build, save, load, ask and close.
 
-Memory has a ceiling, and what is resident must not grow. Seconds: 6 by default, ANNIDX_SOAK_S if that
-is set (60 in CI), 30 minutes in the slow test. As a program (`python test_soak.py FOLDER SECONDS`) it
-is the process that is watched.
+Memory has a ceiling, and what is resident must not grow. Seconds: 6 by default, ANNIDX_SOAK_S if
+that is set (60 in CI), 30 minutes in the slow test. As a program (`python test_soak.py FOLDER
+SECONDS`) it is the process that is watched.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def distance(metric: str, a: Array, b: Array) -> float:
 def filled(package: ModuleType, metric: str, rows: Array, ids: Any = None) -> Any:
     """Make an index of these rows, not built."""
     index = package.AnnoyIndex(rows.shape[1], metric)
-    for item, row in zip(itertools.count() if ids is None else ids, rows):
+    for item, row in zip(itertools.count() if ids is None else ids, rows, strict=False):
         index.add_item(int(item), row)
     return index
 

@@ -405,7 +405,7 @@ def test_neighbours_of_items(package: ModuleType, metric: str) -> None:
             assert answer[1][0] == pytest.approx(0.0)
         if metric not in ("dot", "hamming"):
             assert answer[0][0] == item
-        for i, far in zip(*answer):
+        for i, far in zip(*answer, strict=False):
             assert far == pytest.approx(index.get_distance(item, i), rel=1e-4, abs=1e-3)
 
 
@@ -628,7 +628,7 @@ def test_seed_and_verbosity_take_integers(package: ModuleType) -> None:
 def test_verbose_changes_nothing_else(package: ModuleType) -> None:
     index = package.AnnoyIndex(3, "angular")
     index.verbose(True)
-    for item, row in zip((1, 2, 3), np.eye(3)):
+    for item, row in zip((1, 2, 3), np.eye(3), strict=False):
         index.add_item(item, row)
     index.build(-1)
     for _ in range(2):

@@ -209,7 +209,7 @@ def test_load_and_queries_from_many_threads(ours: ModuleType) -> None:
                 answer = index.get_nns_by_vector([0.0] * 6, 7)
                 assert len(answer) in (0, 7)
                 index.get_item_vector(100)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             trouble.append(error)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]

@@ -26,7 +26,7 @@ def golden(name: str) -> tuple[str, int, int, int, list[tuple[int, int, list[flo
     metric, *numbers = lines[0].split()
     f, n_items, n_trees = map(int, numbers)
     questions = []
-    for asked, ids, far in zip(lines[1::3], lines[2::3], lines[3::3]):
+    for asked, ids, far in zip(lines[1::3], lines[2::3], lines[3::3], strict=False):
         search_k, n, *query = asked.split()
         questions.append(
             (

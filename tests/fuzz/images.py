@@ -1,8 +1,8 @@
 """Takes annidx files apart and puts them together again with other contents and right checksums.
 
-Owns no knowledge of the format beyond what `tests/format_reader.py` has from docs/FORMAT.md. It makes
-files that the library itself would not write: small ones with every kind of section, and damaged
-ones whose checksums are right.
+Owns no knowledge of the format beyond what `tests/format_reader.py` has from docs/FORMAT.md. It
+makes files that the library itself would not write: small ones with every kind of section, and
+damaged ones whose checksums are right.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Breeds damaged files from sound ones, by number, and asks each of them everything.
 
 As a program (`python mutants.py METRIC FIRST COUNT`) it runs in a process of its own, because a
-mutant may end or stop it: before each mutant it prints the number, so that whoever reads knows which
-one it was. The same number always gives the same mutant.
+mutant may end or stop it: before each mutant it prints the number, so that whoever reads knows
+which one it was. The same number always gives the same mutant.
 """
 
 from __future__ import annotations

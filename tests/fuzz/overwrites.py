@@ -1,7 +1,7 @@
-"""Overwrites files in place while they are asked: what a query has checked may be changed before its use.
+"""Overwrites files in place while they are asked: what a query has checked may change before use.
 
-As a program (`python overwrites.py METRIC SECONDS`) it runs in a process of its own, because a change
-may end it. Nothing is promised of the answers; the process must live.
+As a program (`python overwrites.py METRIC SECONDS`) it runs in a process of its own, because a
+change may end it. Nothing is promised of the answers; the process must live.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Owns the files beside it: small indexes written by Annoy itself, and what Annoy answers from them.
+"""Owns the files beside it: small indexes that Annoy itself wrote, and what Annoy answers.
 
 Run with Annoy 1.17.3 installed (`python make.py`) to make them anew; tests only read them. For
 each `NAME.ann` the file `NAME.txt` holds `metric f n_items n_trees`, then for each question three
