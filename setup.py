@@ -106,9 +106,9 @@ class BuildExtension(build_ext):
         command = getattr(self.compiler, "compiler_so_cxx", None) or self.compiler.compiler_so
         if shutil.which(command[0]) is None:
             raise SystemExit(
-                f"annidx: expected a C++17 compiler, found no program {command[0]!r}: install GCC 9 "
-                "or Clang 10 or newer (Debian: apt install g++, macOS: xcode-select --install), or "
-                "name yours in the environment variables CC and CXX"
+                f"annidx: expected a C++17 compiler, found no program {command[0]!r}: install "
+                "GCC 9 or Clang 10 or newer (Debian: apt install g++, macOS: xcode-select "
+                "--install), or name yours in the environment variables CC and CXX"
             )
 
 
