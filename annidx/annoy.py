@@ -366,6 +366,7 @@ def convert(
     n_jobs: int = -1,
     seed: int = 0,
     progress: bool | Progress | None = None,
+    neighbours: int | None = None,
 ) -> int:
     """Rebuild a file that Annoy wrote as an annidx file.
 
@@ -380,7 +381,7 @@ def convert(
         Dimension of the vectors (Annoy's `f`); the file does not tell.
     metric : {"angular", "euclidean", "manhattan", "hamming", "dot"}
         The metric it was built with; the file does not tell.
-    n_trees, recall, n_jobs, seed, progress
+    n_trees, recall, n_jobs, seed, progress, neighbours
         As for `annidx.Index.build`.
 
     Returns
@@ -412,7 +413,14 @@ def convert(
         raise OSError(str(error)) from None
     if len(core) == 0:
         raise ValueError(f"'{path}' holds no items")
-    core.build(n_trees=n_trees, recall=recall, n_jobs=n_jobs, seed=seed, progress=progress)
+    core.build(
+        n_trees=n_trees,
+        recall=recall,
+        n_jobs=n_jobs,
+        seed=seed,
+        progress=progress,
+        neighbours=neighbours,
+    )
     core.save(destination, _metadata_for(core, reader.n_items))
     return len(core)
 

@@ -26,9 +26,14 @@ def levels() -> list[str]:
 
 def start(level: str, script: str, *arguments: str) -> subprocess.Popen[str]:
     """Start a test file as a program of its own, on one level."""
+    paths = [os.fspath(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, script, *arguments],
-        env={**os.environ, "ANNIDX_ISA": level},
+        env={
+            **os.environ,
+            "ANNIDX_ISA": level,
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

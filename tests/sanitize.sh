@@ -20,9 +20,9 @@ work=${SANITIZE_DIR:-$(mktemp -d)}
 mkdir -p "$work"
 
 # What is done with a damaged file, a failing system, threads and forks; and the face as a whole.
-address_tests="tests/test_mutations.py tests/test_errors.py tests/test_follow.py
-  tests/test_save_faults.py tests/test_api.py"
-thread_tests="tests/test_threads_fork_pickle.py tests/test_follow.py tests/test_publish.py"
+address_tests="tests/hostile/test_mutations.py tests/hostile/test_errors.py tests/service/test_follow.py
+  tests/hostile/test_save_faults.py tests/index/test_api.py"
+thread_tests="tests/service/test_threads_fork_pickle.py tests/service/test_follow.py tests/service/test_publish.py"
 # Under sanitizers these measure the sanitizer: time, memory, or the compiler.
 not_here="not killed and not out_of_memory and not room_for_the_mapping and not typing and not little_memory"
 

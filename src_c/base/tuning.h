@@ -219,7 +219,7 @@ inline constexpr std::uint64_t kCandidatesPerRerank = 96;
 // Where no curve was measured, one candidate in so many is re-scored, and so many at least for each
 // neighbour asked for: of float32 rows in memory, each costs as much as scanning fifty points.
 // Source: no less found than by Annoy on clustered vectors at search_k 200 to 19,000
-// (tests/annoy_api).
+// (tests/annoy).
 inline constexpr std::uint64_t kCandidatesPerUnmeasuredRerank = 48;
 inline constexpr std::uint64_t kUnmeasuredRerankPerNeighbour = 3;
 // Queries a thread takes at a time in a batch.

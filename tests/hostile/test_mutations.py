@@ -22,7 +22,7 @@ from fuzz import images, make_seeds
 
 import annidx
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 QUICK, MANY = 250, 10_000
 # No mutant takes a hundredth of this on an idle machine.
 PATIENCE_S = 120.0

@@ -2,7 +2,7 @@
 
 Whatever the number of threads, the level of the processor's instructions, and whether the index is
 built in memory or in a file with little memory. As a program this file builds all its cases:
-`python tests/test_determinism.py FOLDER THREADS [large]`.
+`python tests/index/test_determinism.py FOLDER THREADS [large]`.
 
 Groups of leaves are made from 6,144 leaves on, about 1.1 million items: the large case, which has
 only two dimensions and so is marked slow for its size alone.

@@ -32,7 +32,7 @@ Rng = np.random.Generator
 
 DATA = Path(
     os.environ.get("ANNIDX_TEST_DATA")
-    or Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    or Path(__file__).resolve().parents[2].parent / "shared" / "data"
 )
 
 

@@ -2,7 +2,7 @@
 
 The same files are asked the same questions on every level that this machine has, each in a process
 of its own; ids and distances must agree bit for bit. As a program this file asks all questions of
-the files in a folder: `python tests/test_isa.py FOLDER ANSWERS.npz`.
+the files in a folder: `python tests/kernels/test_isa.py FOLDER ANSWERS.npz`.
 """
 
 from __future__ import annotations
