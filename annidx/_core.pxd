@@ -181,6 +181,7 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         Row find(int64_t) except +raise_py_error
         Row find_text "find"(string_view) except +raise_py_error
         int64_t id_of(Row) except +raise_py_error
+        void int64_ids(int64_t*) except +raise_py_error
         string_view text_id_of(Row) except +raise_py_error
         Slot slot_of(Row) except +raise_py_error
         void tune(const void*, uint64_t, uint32_t, int, Monitor*) except +raise_py_error

@@ -603,6 +603,29 @@ cdef class CoreIndex:
 
     # -- items -------------------------------------------------------------------------------
 
+    def _int_ids(self):
+        """Return the ids of all rows, in row order, as a new int64 array."""
+        cdef Index* core = self._enter_built()
+        cdef cnp.npy_intp count
+        cdef int64_t* out
+        try:
+            count = <cnp.npy_intp>self.items
+            ids = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_INT64)
+            out = <int64_t*>cnp.PyArray_DATA(ids)
+            with nogil:
+                core.int64_ids(out)
+            return ids
+        finally:
+            self.gate.leave()
+
+    def _text_ids(self, cnp.ndarray rows not None):
+        """Return the text ids of rows (int64), as an object array of its shape."""
+        cdef Index* core = self._enter_built()
+        try:
+            return self._texts_of(core, rows)
+        finally:
+            self.gate.leave()
+
     cdef int64_t _find_one(self, object item) except -2:
         """The row of an id, -1 when the index does not hold it."""
         cdef Py_ssize_t length = 0

@@ -399,6 +399,36 @@ def _unpacked(
         yield one, row[found].tolist(), far[found].tolist()
 
 
+# ---- ids and export ----------------------------------------------------------------------
+
+
+def _add_ids(parser: argparse.ArgumentParser) -> None:
+    _add_index(parser)
+    parser.add_argument("--json", action="store_true", help="each id as JSON, one a line")
+
+
+def _ids(arguments: argparse.Namespace) -> None:
+    with annidx.load(arguments.index) as index:
+        for item in index:
+            print(json.dumps(item, ensure_ascii=False) if arguments.json else item)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    _add_index(parser)
+    add = parser.add_argument
+    add("-o", "--output", required=True, metavar="FILE", help="a .npy or .parquet file to write")
+    add("--packed", action="store_true", help="hamming, .npy: each byte eight bits")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    with annidx.load(arguments.index) as index:
+        index.export(arguments.output, packed=arguments.packed)
+        count = len(index)
+    print(
+        f"{arguments.output}: {count:,} vectors, {human_bytes(os.path.getsize(arguments.output))}"
+    )
+
+
 # ---- info and verify ---------------------------------------------------------------------
 
 
@@ -539,6 +569,8 @@ COMMANDS = {
     "query": Command("Find nearest neighbours in an index file.", _add_query, _query),
     "info": Command("Tell what an index file holds.", _add_info, _info),
     "verify": Command("Check every checksum and every rule of a file.", _add_verify, _verify),
+    "ids": Command("Print the ids of all items, in the order they were added.", _add_ids, _ids),
+    "export": Command("Write an index's vectors to a .npy or .parquet file.", _add_export, _export),
     "tune": Command("Measure recall with your own queries.", _add_tune, _tune),
     "convert": Command("Turn a file of Annoy into an annidx index.", _add_convert, _convert),
 }

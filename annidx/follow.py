@@ -16,7 +16,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from annidx.errors import StateError
+from annidx.ids import TextIds
 from annidx.index import Index, Path, load
 
 __all__ = ["FollowingIndex"]
@@ -198,6 +202,13 @@ class FollowingIndex:
     residency = _of_generation(Index.residency)
     __len__ = _of_generation(Index.__len__)
     __contains__ = _of_generation(Index.__contains__)
+
+    __iter__ = _of_generation(Index.__iter__)
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64] | TextIds:
+        """Ids of all items of the present file, in row order."""
+        return self.current.ids
 
     @property
     def metadata(self) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
@@ -15,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from annidx import _core, _inputs
+from annidx._export import write_export
 from annidx._progress import Progress, reporter
 from annidx.errors import FormatError, StateError
+from annidx.ids import TextIds
 from annidx.idset import Filter, Id, Ids, eligible_parts, find_rows
 
 if TYPE_CHECKING:
@@ -480,6 +483,58 @@ class Index(_core.CoreIndex):
             vectors = np.unpackbits(vectors, axis=1, count=self.dim)
         result: npt.NDArray[Any] = vectors[0] if single else vectors
         return result
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64] | TextIds:
+        """Ids of all items, in row order: the order in which they were added.
+
+        Returns
+        -------
+        ndarray or TextIds
+            int64 of shape (n,), a copy; for text ids a sequence of str that makes each as it is
+            asked for.
+
+        Raises
+        ------
+        StateError
+            The index is not built, or closed.
+        """
+        if self._has_text_ids:
+            return TextIds(self)
+        return self._int_ids()
+
+    def export(self, path: Path, *, packed: bool = False) -> None:
+        """Write the vectors of all items to a file that other programs read.
+
+        Parameters
+        ----------
+        path : path
+            Ends with .npy: the vectors, (n, dim) in row order. Ends with .parquet (needs pyarrow):
+            columns "id" and "vector", a fixed-size list. Appears complete or not at all; the
+            index's own file is never replaced.
+        packed : bool, default False
+            Write packed bits, uint8 of dim / 8 bytes rounded up (hamming and .npy only).
+
+        Raises
+        ------
+        ValueError
+            Another ending, the index's own file, or `packed` where there are no bits.
+        StateError
+            The index is not built, or closed.
+        OSError
+            The file cannot be written.
+
+        Notes
+        -----
+        Vectors are those the index keeps: float32, or uint8 of 0 and 1 for hamming. Some thousand
+        rows are in memory at a time.
+        """
+        write_export(self, _inputs.file_path(path, "path"), packed=packed)
+
+    def __iter__(self) -> Iterator[int] | Iterator[str]:
+        """Go through the ids of all items, in row order."""
+        ids = self.ids
+        return iter(ids) if isinstance(ids, TextIds) else iter(ids.tolist())
 
     # ---- measuring ---------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <mutex>
+#include <numeric>
 #include <utility>
 
 #include "base/error.h"
@@ -547,6 +548,16 @@ Row Index::find(std::string_view id) const {
 std::int64_t Index::id_of(Row row) const {
   require_row(row, state_->built());
   return state_->loaded->ids().int64_of(row);
+}
+
+void Index::int64_ids(std::int64_t* out) const {
+  const IdsView& ids = state_->built().ids();
+  if (ids.kind == IdKind::text) wrong_state("the ids are text");
+  if (ids.int64_ids) {
+    std::memcpy(out, ids.int64_ids, ids.count * sizeof(std::int64_t));
+  } else {
+    std::iota(out, out + ids.count, std::int64_t{0});
+  }
 }
 
 std::string_view Index::text_id_of(Row row) const {

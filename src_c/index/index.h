@@ -158,6 +158,8 @@ class Index {
   Row find(std::int64_t id) const;      // kNoRow when absent
   Row find(std::string_view id) const;  // kNoRow when absent
   std::int64_t id_of(Row row) const;
+  // The ids of all rows, in row order; kinds row and int64, built only.
+  void int64_ids(std::int64_t* out) const;
   std::string_view text_id_of(Row row) const;
   Slot slot_of(Row row) const;  // built only
 

@@ -302,6 +302,24 @@ def test_info_for_people(run: Run, vectors: npt.NDArray[np.float32]) -> None:
     assert max(map(len, done.out.splitlines())) <= 80
 
 
+def test_ids(run: Run, vectors: npt.NDArray[np.float32]) -> None:
+    names = [f"n\u00e4me {i}" for i in range(COUNT)]
+    Path("names.txt").write_text("\n".join(names), encoding="utf-8")
+    build(run, vectors, "--ids", "names.txt")
+    assert run("ids index.annidx").out.splitlines() == names
+    assert [json.loads(line) for line in run("ids index.annidx --json").out.splitlines()] == names
+
+
+def test_export(run: Run, vectors: npt.NDArray[np.float32]) -> None:
+    build(run, vectors)
+    done = run("export index.annidx -o out.npy")
+    assert (done.code, done.err) == (0, "") and "300 vectors" in done.out
+    np.testing.assert_array_equal(np.load("out.npy"), vectors)
+    failed = run("export index.annidx -o index.annidx")
+    assert failed.code == 1 and "an ending of .npy or .parquet" in failed.err
+    annidx.verify("index.annidx")
+
+
 def test_verify(run: Run, vectors: npt.NDArray[np.float32]) -> None:
     path = build(run, vectors)
     assert run("verify index.annidx").out == "index.annidx: sound\n"
