@@ -190,8 +190,8 @@ class Index(_core.CoreIndex):
             Near items kept for each item, 0..128, which queries walk along from their best
             candidates: fewer points are read for the same recall, at 3 or 4 bytes an entry, 24 to
             136 bytes an item of codes beside them, and more than half of the build's time. 0 leaves
-            them out. Default: 16. Only indexes that are scanned by codes have them: more than 2,047
-            items of more than 16 dimensions, under angular, cosine, euclidean and dot.
+            them out. Default: 16. Only indexes of more than 2,047 items of more than 16 dimensions
+            under angular, cosine and euclidean have them: elsewhere they do not pay.
 
         Raises
         ------

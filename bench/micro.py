@@ -249,17 +249,22 @@ def build(raw: RawSet, file: Path) -> dict[str, Any]:
 
 # By the function of a call chain, from its end upwards, that is met first; in the order of a query.
 STAGES = {
-    "Searcher::prepare_scan": "tables",
-    "Searcher::prepare": "other forms of the query",
+    "QueryForms::prepare_scan": "tables",
+    "QueryForms::": "other forms of the query",
     "annidx::route": "route",
-    "Searcher::scan_leaves": "scan",
-    "Searcher::rerank": "re-rank",
-    "Searcher::score_exactly": "exact",
+    "BlockScan::score_blocks": "blocks",
+    "BlockScan::choose_blocks": "blocks",
+    "BlockScan::run": "scan",
+    "LeafScan::run": "scan",
+    "Expansion::": "expand",
+    "annidx::rerank": "rerank",
+    "ExactStage::": "exact",
 }
 REST = "rest"
 # What several stages call.
 PARTS = {
     "annidx::prefetch_l2": "prefetch",
+    "gather_codes": "gather",
     "near_bound": "selection",
     "compact_at_most": "selection",
     "select_at_most": "selection",
@@ -293,7 +298,7 @@ def stage_shares(
         text = subprocess.run(script, capture_output=True, text=True, check=True).stdout
     chains = [chain.splitlines() for chain in text.split("\n\n")]
     counts = Counter(_stage(c) for c in chains if any("Searcher::run" in frame for frame in c))
-    order = [*STAGES.values(), REST]
+    order = [*dict.fromkeys(STAGES.values()), REST]
     ordered = sorted(counts, key=lambda stage: (order.index(stage.split(":")[0]), stage))
     return {stage: counts[stage] / counts.total() for stage in ordered}
 

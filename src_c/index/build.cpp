@@ -433,7 +433,7 @@ void Build::make_lists() {
   const Partition& tree = first_tree();
   const std::vector<Slot> leaf_first(tree.first.begin(), tree.first.end());
   GraphInput input;
-  input.score = traits_.multiplies_norm ? GraphScore::dot : GraphScore::additive;
+  input.score = GraphScore::additive;
   input.count = items_;
   input.dim = dim_;
   input.rows = section<std::uint8_t>(has_byte_copies() ? Section::byte_rows : Section::vectors);

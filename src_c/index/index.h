@@ -29,8 +29,8 @@ struct BuildOptions {
   // search_k, or are answered by a full scan.
   double recall = 0.95;
   bool lean = false;  // see BuildPlan
-  // Entries of a point's neighbour list; 0: no lists. Without meaning where none are made: in an
-  // index that is not scanned by codes, or a lean one.
+  // Entries of a point's neighbour list; 0: no lists. Without meaning where none are made: see
+  // Build::has_lists.
   std::uint32_t neighbours = tuning::kNeighbours;
   int n_jobs = -1;
   std::uint64_t seed = 0;

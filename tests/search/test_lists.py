@@ -15,7 +15,7 @@ import annidx
 
 Array = npt.NDArray[Any]
 ITEMS, DIM = 4_000, 24
-CODED = ("angular", "cosine", "euclidean", "dot")
+CODED = ("angular", "cosine", "euclidean")
 
 
 def clustered(items: int, dim: int, seed: int = 3) -> Array:
@@ -47,14 +47,11 @@ def test_lists_hold_the_nearest(metric: str, tmp_path: Path) -> None:
     found = file_of(built(metric, vectors, recall=None), tmp_path)
     by_slot = vectors[found.array("slot_rows")]
     queries = by_slot[::97].astype(np.float64)
-    if metric == "dot":
-        keys = -(queries @ by_slot.T.astype(np.float64))
-    else:
-        rows = by_slot.astype(np.float64)
-        if metric != "euclidean":
-            queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        keys = ((queries[:, None] - rows[None]) ** 2).sum(axis=2)
+    rows = by_slot.astype(np.float64)
+    if metric != "euclidean":
+        queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    keys = ((queries[:, None] - rows[None]) ** 2).sum(axis=2)
     slots = np.arange(ITEMS)[::97]
     keys[np.arange(len(slots)), slots] = np.inf
     nearest = np.argsort(keys, axis=1)[:, :16]
@@ -86,10 +83,12 @@ def test_wrong_numbers_of_neighbours_are_refused(neighbours: Any) -> None:
         index.build(neighbours=neighbours)
 
 
-def test_small_and_byte_indexes_have_no_lists(tmp_path: Path) -> None:
+def test_lists_are_made_where_they_pay(tmp_path: Path) -> None:
     few = file_of(built("euclidean", clustered(500, DIM)), tmp_path)
     flat = file_of(built("euclidean", clustered(ITEMS, 8)), tmp_path)
-    assert "neighbours" not in few.entries and "neighbours" not in flat.entries
+    inner = file_of(built("dot", clustered(ITEMS, DIM)), tmp_path)
+    for found in (few, flat, inner):
+        assert "neighbours" not in found.entries and "block_centroids" not in found.entries
 
 
 def test_an_item_finds_its_neighbours_and_not_itself() -> None:
