@@ -55,7 +55,7 @@ RECALL_SAMPLE = 200
 
 
 def _sources() -> list[Path]:
-    return [HERE / "micro.cpp", *sorted(CORE.glob("*.cpp")), *sorted(CORE.glob("simd/*.cpp"))]
+    return [HERE / "micro.cpp", *sorted(CORE.glob("*/*.cpp"))]
 
 
 def _is_fresh(program: Path) -> bool:

@@ -379,6 +379,10 @@ std::vector<Setting> CurveMeasurement::climb() {
     }
     here = next;
     ladder.push_back(here.setting);
+    // What was of no use, or not possible, may be so from here.
+    for (double& promise : promises) {
+      if (!(promise > 0.0)) promise = std::numeric_limits<double>::infinity();
+    }
   }
   return ladder;
 }
