@@ -6,6 +6,7 @@ It must not touch the binding: whatever it writes, a program can ask of the inde
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 16_384
 
 
-def write_export(index: Index, path: str, *, packed: bool) -> None:
+def write_export(index: Index, path: str, *, packed: bool, force: bool) -> None:
     """Write the vectors of a built index; the ending of the path says how."""
     if packed and index.metric != "hamming":
         raise ValueError("packed: expected False: only a hamming index has packed bits")
@@ -32,6 +33,10 @@ def write_export(index: Index, path: str, *, packed: bool) -> None:
         raise ValueError(f"packed: expected False for a {ending} file")
     if index.path and os.path.exists(path) and os.path.samefile(path, index.path):
         raise ValueError(f"path: expected another file than the index's own, got {path!r}")
+    if os.path.exists(path) and not force:
+        raise FileExistsError(
+            errno.EEXIST, "expected a new file (force=True or --force replaces this one)", path
+        )
     with _complete_or_not_at_all(path) as unfinished:
         writers[ending](index, unfinished, packed)
 

@@ -6,6 +6,7 @@ must not call the core except to encode text, and it must not know the state of 
 
 from __future__ import annotations
 
+import errno
 import itertools
 import operator
 import os
@@ -23,6 +24,8 @@ from annidx._core import described
 CHUNK_BYTES = 64 << 20
 
 _INT64 = np.iinfo(np.int64)
+# What every annidx file begins with.
+_MAGIC = b"\x89ANNIDX\n"
 
 
 # ---- numbers and paths --------------------------------------------------------------------
@@ -80,6 +83,25 @@ def file_path(path: object, name: str) -> str:
     if not text or "\0" in text:
         raise ValueError(f"{name}: expected the name of a file, got {described(path)}")
     return text
+
+
+def require_replaceable(path: str, *, force: bool, what: str = "an annidx file") -> None:
+    """Refuse a destination that holds another kind of file: a mistyped name must lose no data.
+
+    A new name, an empty file and an annidx file (told by its first bytes, also behind links) are
+    fine; so is anything with `force`. What is no regular file is left to whoever writes.
+    """
+    if force or not os.path.isfile(path):
+        return
+    with open(path, "rb") as file:
+        head = file.read(len(_MAGIC))
+    if head not in (b"", _MAGIC):
+        raise FileExistsError(
+            errno.EEXIST,
+            f"expected a new file, or {what} to replace, found a file of another kind "
+            "(force=True or --force replaces it)",
+            path,
+        )
 
 
 # ---- vectors -------------------------------------------------------------------------------

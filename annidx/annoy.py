@@ -367,6 +367,7 @@ def convert(
     seed: int = 0,
     progress: bool | Progress | None = None,
     neighbours: int | None = None,
+    force: bool = False,
 ) -> int:
     """Rebuild a file that Annoy wrote as an annidx file.
 
@@ -381,7 +382,7 @@ def convert(
         Dimension of the vectors (Annoy's `f`); the file does not tell.
     metric : {"angular", "euclidean", "manhattan", "hamming", "dot"}
         The metric it was built with; the file does not tell.
-    n_trees, recall, n_jobs, seed, progress, neighbours
+    n_trees, recall, n_jobs, seed, progress, neighbours, force
         As for `annidx.Index.build`.
 
     Returns
@@ -402,6 +403,7 @@ def convert(
         raise ValueError(f"metric: expected one of {known}, got {metric!r}")
     core = _index.Index(dim, metric)
     path = _file_name(source)
+    _inputs.require_replaceable(_file_name(destination), force=force)
     try:
         reader = AnnoyReader(core.dim, _core.ANNOY_METRICS[metric], os.fsencode(path), False)
         for ids, vectors in _annoy_blocks(reader, core.dim):
@@ -421,7 +423,7 @@ def convert(
         progress=progress,
         neighbours=neighbours,
     )
-    core.save(destination, _metadata_for(core, reader.n_items))
+    core.save(destination, _metadata_for(core, reader.n_items), force=force)
     return len(core)
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 import annidx
+from annidx._inputs import require_replaceable
 from annidx._readers import Ids, InputError, ids_from_text, read_ids, read_table
 from annidx._terminal import ProgressBar, Style, human_bytes, human_seconds, table
 
@@ -233,21 +234,32 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="text to keep in the file; may be given several times",
     )
     add("--memory-limit", type=_size, metavar="SIZE", help="memory to stay below, such as 2G")
+    _add_force(parser)
+
+
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--force", action="store_true", help="replace a file of another kind than annidx's own"
+    )
 
 
 def _build(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
+    require_replaceable(arguments.output, force=arguments.force)
     index = _filled(arguments)
     queries = None
     if arguments.queries is not None:
         queries = _read_queries(index, arguments.queries)
     options = _build_options(arguments)
     if arguments.memory_limit is not None:
-        options.update(out=arguments.output, memory_limit=arguments.memory_limit)
+        options.update(
+            out=arguments.output, memory_limit=arguments.memory_limit, force=arguments.force
+        )
     with _progress() as progress:
         index.build(queries=queries, progress=progress, **options)
         if arguments.metadata or "out" not in options:
-            index.save(arguments.output, dict(arguments.metadata) or None, progress=progress)
+            metadata = dict(arguments.metadata) or None
+            index.save(arguments.output, metadata, progress=progress, force=arguments.force)
     _report_built(arguments.output, len(index), start)
 
 
@@ -418,11 +430,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-o", "--output", required=True, metavar="FILE", help="a .npy or .parquet file to write")
     add("--packed", action="store_true", help="hamming, .npy: each byte eight bits")
+    add("--force", action="store_true", help="replace a file that exists")
 
 
 def _export(arguments: argparse.Namespace) -> None:
     with annidx.load(arguments.index) as index:
-        index.export(arguments.output, packed=arguments.packed)
+        index.export(arguments.output, packed=arguments.packed, force=arguments.force)
         count = len(index)
     print(
         f"{arguments.output}: {count:,} vectors, {human_bytes(os.path.getsize(arguments.output))}"
@@ -534,6 +547,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     add("--dim", type=_positive, required=True, metavar="N", help="dimension of its vectors")
     add("--metric", choices=ANNOY_METRICS, required=True, help="the metric it was built with")
     _add_build_options(parser)
+    _add_force(parser)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -547,6 +561,7 @@ def _convert(arguments: argparse.Namespace) -> None:
             arguments.dim,
             arguments.metric,
             progress=progress,
+            force=arguments.force,
             **_build_options(arguments),
         )
     _report_built(arguments.output, count, start)

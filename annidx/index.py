@@ -160,6 +160,7 @@ class Index(_core.CoreIndex):
         memory_limit: int | None = None,
         *,
         neighbours: int | None = None,
+        force: bool = False,
     ) -> None:
         """Build the index; afterwards it can be queried and saved, and takes no more items.
 
@@ -192,6 +193,8 @@ class Index(_core.CoreIndex):
             136 bytes an item of codes beside them, and more than half of the build's time. 0 leaves
             them out. Default: 16. Only indexes of more than 2,047 items of more than 16 dimensions
             under angular, cosine and euclidean have them: elsewhere they do not pay.
+        force : bool, default False
+            Let `out` replace a file that is not an annidx file.
 
         Raises
         ------
@@ -201,6 +204,8 @@ class Index(_core.CoreIndex):
             The index is built already, or closed.
         OSError, MemoryError
             The file cannot be written, or memory is short. The index is as it was before.
+        FileExistsError
+            `out` is a file of another kind.
         KeyboardInterrupt
             Ctrl-C stops the build within a second; no file is left.
 
@@ -218,6 +223,8 @@ class Index(_core.CoreIndex):
                 raise ValueError("memory_limit: expected together with out=, got it alone")
             limit = _inputs.whole_number(memory_limit, "memory_limit", 1, 2**63 - 1)
         where = None if out is None else _inputs.file_path(out, "out")
+        if where is not None:
+            _inputs.require_replaceable(where, force=force)
         entries = neighbours
         if entries is not None:
             entries = _inputs.whole_number(entries, "neighbours", 0, 128)
@@ -256,6 +263,7 @@ class Index(_core.CoreIndex):
         metadata: dict[str, Any] | None = None,
         *,
         progress: bool | Progress | None = None,
+        force: bool = False,
     ) -> None:
         """Write the index to a file, which appears complete or not at all.
 
@@ -268,6 +276,8 @@ class Index(_core.CoreIndex):
             what the index carries already.
         progress : True or callable, optional
             As for `build`.
+        force : bool, default False
+            Replace a file that is not an annidx file, too.
 
         Raises
         ------
@@ -275,10 +285,13 @@ class Index(_core.CoreIndex):
             The metadata cannot be written as JSON.
         StateError
             The index is not built, or closed.
+        FileExistsError
+            The path is a file of another kind: a mistyped name must lose no data.
         OSError
             With errno and file name; the old file is untouched and nothing is left behind.
         """
         where = _inputs.file_path(path, "path")
+        _inputs.require_replaceable(where, force=force)
         text = self._metadata_json() if metadata is None else _as_json(metadata)
         with reporter(progress) as report:
             self._save(os.fsencode(where), text.encode("utf-8"), report)
@@ -503,7 +516,7 @@ class Index(_core.CoreIndex):
             return TextIds(self)
         return self._int_ids()
 
-    def export(self, path: Path, *, packed: bool = False) -> None:
+    def export(self, path: Path, *, packed: bool = False, force: bool = False) -> None:
         """Write the vectors of all items to a file that other programs read.
 
         Parameters
@@ -514,11 +527,15 @@ class Index(_core.CoreIndex):
             index's own file is never replaced.
         packed : bool, default False
             Write packed bits, uint8 of dim / 8 bytes rounded up (hamming and .npy only).
+        force : bool, default False
+            Replace a file that exists.
 
         Raises
         ------
         ValueError
             Another ending, the index's own file, or `packed` where there are no bits.
+        FileExistsError
+            The file exists.
         StateError
             The index is not built, or closed.
         OSError
@@ -529,7 +546,7 @@ class Index(_core.CoreIndex):
         Vectors are those the index keeps: float32, or uint8 of 0 and 1 for hamming. Some thousand
         rows are in memory at a time.
         """
-        write_export(self, _inputs.file_path(path, "path"), packed=packed)
+        write_export(self, _inputs.file_path(path, "path"), packed=packed, force=force)
 
     def __iter__(self) -> Iterator[int] | Iterator[str]:
         """Go through the ids of all items, in row order."""

@@ -320,6 +320,45 @@ def test_export(run: Run, vectors: npt.NDArray[np.float32]) -> None:
     annidx.verify("index.annidx")
 
 
+@pytest.mark.parametrize("way", ["name", "symbolic link", "hard link"])
+def test_an_input_is_not_replaced_by_its_index(
+    run: Run, vectors: npt.NDArray[np.float32], way: str
+) -> None:
+    np.save("x.npy", vectors)
+    target = Path("x.npy")
+    if way != "name":
+        target = Path("other.npy")
+        (target.symlink_to if way == "symbolic link" else target.hardlink_to)("x.npy")
+    for more in ("", " --memory-limit 1G"):
+        failed = run(f"build x.npy -o {target} --metric euclidean{more}")
+        assert failed.code == 1 and failed.out == ""
+        assert f"{target}: expected a new file, or an annidx file to replace" in failed.err
+        assert "--force" in failed.err and len(failed.err.splitlines()) == 1
+        np.testing.assert_array_equal(np.load("x.npy"), vectors)
+    assert run(f"build x.npy -o {target} --metric euclidean --force").code == 0
+    annidx.verify(target)
+
+
+def test_files_of_other_kinds_are_not_replaced(run: Run, vectors: npt.NDArray[Any]) -> None:
+    build(run, vectors)
+    assert run("build vectors.npy -o index.annidx --metric euclidean").code == 0  # its own kind
+    Path("empty").touch()
+    assert run("build vectors.npy -o empty --metric euclidean").code == 0
+    Path("notes.txt").write_text("precious", encoding="utf-8")
+    assert run("build vectors.npy -o notes.txt --metric euclidean").code == 1
+    old = Path(__file__).resolve().parents[1] / "golden" / "annoy" / "angular.ann"
+    Path("old.ann").write_bytes(old.read_bytes())
+    assert run("convert old.ann old.ann --dim 6 --metric angular").code == 1
+    assert run("convert old.ann notes.txt --dim 6 --metric angular").code == 1
+    Path("out.npy").write_text("precious", encoding="utf-8")
+    assert run("export index.annidx -o out.npy").code == 1
+    for name in ("notes.txt", "out.npy"):
+        assert Path(name).read_text(encoding="utf-8") == "precious"
+    assert Path("old.ann").read_bytes() == old.read_bytes()
+    assert run("export index.annidx -o out.npy --force").code == 0
+    np.testing.assert_array_equal(np.load("out.npy"), vectors)
+
+
 def test_verify(run: Run, vectors: npt.NDArray[np.float32]) -> None:
     path = build(run, vectors)
     assert run("verify index.annidx").out == "index.annidx: sound\n"
