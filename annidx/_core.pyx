@@ -751,7 +751,7 @@ cdef class CoreIndex:
             vector_bytes=info.vector_bytes,
             code_bytes=info.code_bytes,
             format_version=info.format_version,
-            default_recall=info.default_recall,
+            default_recall=round(info.default_recall, 7),  # kept as float32
             value_scale=info.value_scale,
             seed=info.seed,
             identity=info.identity.decode("ascii", "replace"),

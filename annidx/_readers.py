@@ -162,7 +162,8 @@ def _pick(name: str, what: str, found: list[str], key: str | None) -> str:
         return key
     listed = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
     if key is None:
-        raise InputError(f"{name}: holds {len(found)} {what}s, name one with --key ({listed})")
+        several = what.replace(" ", "s ", 1) if " " in what else f"{what}s"
+        raise InputError(f"{name}: holds {len(found)} {several}, name one with --key ({listed})")
     raise InputError(f"{name}: holds no {what} {key!r} (it has: {listed})")
 
 

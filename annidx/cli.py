@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments, unknown = _parser().parse_known_args(argv)
+        if unknown:
+            arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         arguments.run(arguments)
         sys.stdout.flush()
     except SystemExit as stop:  # argparse: --help, --version or a usage error
@@ -96,13 +98,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="annidx",
         description="Approximate nearest neighbours from one file that every process maps.",
         epilog="New here? Try: annidx demo",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"annidx {annidx.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.summary, description=command.summary)
+        sub = commands.add_parser(
+            name, help=command.summary, description=command.summary, allow_abbrev=False
+        )
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, parser=sub)
     return parser
 
 

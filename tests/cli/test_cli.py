@@ -212,7 +212,7 @@ def test_build_passes_its_options_on(run: Run, vectors: npt.NDArray[np.float32])
     with annidx.load("index.annidx") as index:
         info = index.info()
     assert info["metadata"] == {"model": "a=b", "day": "monday"}
-    assert info["default_recall"] == pytest.approx(0.9)
+    assert info["default_recall"] == 0.9
     assert (info["seed"], info["n_trees"]) == (5, 2)
 
 
@@ -300,6 +300,22 @@ def test_info_for_people(run: Run, vectors: npt.NDArray[np.float32]) -> None:
     for text in ("300 of 8 dimensions, kept as float32", "euclidean", "integers", "model = first"):
         assert text in done.out
     assert max(map(len, done.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("line", "about"),
+    [
+        ("build --no-such-option", "annidx build --help"),
+        ("build x.npy -o y --metric euclidean --mem 1G", "annidx build --help"),
+        ("info", "annidx info --help"),
+        ("--no-such-option", "annidx --help"),
+    ],
+)
+def test_usage_errors_name_the_help_of_their_command(run: Run, line: str, about: str) -> None:
+    """No option is guessed from its beginning."""
+    done = run(line)
+    assert done.code == 2 and done.err.rstrip().endswith(f"(see {about})")
+    assert len(done.err.splitlines()) == 1
 
 
 def test_ids(run: Run, vectors: npt.NDArray[np.float32]) -> None:

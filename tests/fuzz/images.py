@@ -189,6 +189,7 @@ def first_leaves(image: bytes, points: int) -> bytes:
     cut_rows(draft, slots)
     if "codes" in draft.sections:
         cut_blocks(draft, "codes", ranges["block"][:kept], counts, "block_count")
+    if "block_centroids" in draft.sections:
         centroids = ranges["centroid_block"][:kept]
         cut_blocks(draft, "block_centroids", centroids, -(-counts // 32), "centroid_blocks")
     cut_entries(draft, counts)
@@ -257,6 +258,8 @@ def cut_entries(draft: Draft, counts: NDArray[np.int64]) -> None:
     if "codes" in draft.sections:
         blocks = -(-counts // 32)
         ranges["block"][:kept] = np.cumsum(blocks) - blocks
+    if "block_centroids" in draft.sections:
+        blocks = -(-counts // 32)
         ranges["centroid_block"][:kept] = np.cumsum(-(-blocks // 32)) - -(-blocks // 32)
     draft.set_array("leaf_ranges", ranges)
     biases = draft.array("leaf_biases")[:entries].copy()
