@@ -93,8 +93,11 @@ def require_replaceable(path: str, *, force: bool, what: str = "an annidx file")
     """
     if force or not os.path.isfile(path):
         return
-    with open(path, "rb") as file:
-        head = file.read(len(_MAGIC))
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(_MAGIC))
+    except OSError as error:  # of reading or closing, which do not name the file
+        raise OSError(error.errno, error.strerror, path) from None
     if head not in (b"", _MAGIC):
         raise FileExistsError(
             errno.EEXIST,

@@ -280,7 +280,8 @@ class AnnoyIndex(_core.AnnoyCalls):
         if isinstance(source, AnnoyServed):
             core = source.core
             assert isinstance(core, _index.Index)
-            core.save(path, _metadata_for(core, source.n_items))
+            # Annoy replaces whatever has the name, and so does this class.
+            core.save(path, _metadata_for(core, source.n_items), force=True)
         elif isinstance(source, AnnoyReader):
             source.save(where)
         else:

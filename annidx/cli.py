@@ -201,15 +201,19 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="WORD", help="words to find neighbours of")
     parser.add_argument("-k", type=_positive, default=10, help="neighbours of a word (10)")
     parser.add_argument("--save", metavar="FILE", help="keep the index that the demo builds")
+    _add_force(parser)
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     from annidx import demo
 
+    force = arguments.force
+    if arguments.save is not None:
+        require_replaceable(arguments.save, force=force)
     if arguments.words:
-        demo.answer(sys.stdout, arguments.words, arguments.k, arguments.save)
+        demo.answer(sys.stdout, arguments.words, arguments.k, arguments.save, force=force)
     else:
-        demo.tour(sys.stdout, arguments.save)
+        demo.tour(sys.stdout, arguments.save, force=force)
 
 
 # ---- build -------------------------------------------------------------------------------
@@ -527,17 +531,20 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     _add_key(parser)
     add("-k", type=_positive, default=10, help="neighbours that recall counts (10)")
     add("-o", "--output", metavar="FILE", help="keep the measured curve: save the index there")
+    _add_force(parser)
     _add_jobs(parser)
     add("--json", action="store_true", help="a line of JSON for each point")
 
 
 def _tune(arguments: argparse.Namespace) -> None:
+    if arguments.output is not None:
+        require_replaceable(arguments.output, force=arguments.force)
     with annidx.load(arguments.index) as index:
         queries = _read_queries(index, arguments.queries, arguments.key)
         with _progress() as progress:
             curve = index.tune(queries, arguments.k, n_jobs=arguments.jobs, progress=progress)
             if arguments.output is not None:
-                index.save(arguments.output)
+                index.save(arguments.output, force=arguments.force)
     if arguments.json:
         lines = [json.dumps(point) for point in curve]
     else:

@@ -61,7 +61,7 @@ def build_index(data: WordSet, bar: ProgressBar | None = None) -> annidx.Index:
     return index
 
 
-def tour(out: TextIO, save: str | None = None) -> None:
+def tour(out: TextIO, save: str | None = None, *, force: bool = False) -> None:
     """Build, save, open in four processes, ask and measure; print each step as it is done.
 
     Parameters
@@ -70,13 +70,15 @@ def tour(out: TextIO, save: str | None = None) -> None:
         Where the tour is printed.
     save : path, optional
         Keep the index there; without it, it goes with a temporary folder.
+    force : bool, default False
+        Replace a file of another kind there.
     """
     style = Style(out)
     data = load_words()
     _title(out, style, data)
     with tempfile.TemporaryDirectory(prefix="annidx-demo-") as folder:
         path = Path(save) if save else Path(folder) / "words.annidx"
-        _build_and_save(out, style, data, path)
+        _build_and_save(out, style, data, path, force=force)
         _show_processes(out, style, path)
         with annidx.load(path) as index:
             _heading(out, style, "Ask it: the nearest neighbours of")
@@ -85,7 +87,9 @@ def tour(out: TextIO, save: str | None = None) -> None:
     show_next(out, save)
 
 
-def answer(out: TextIO, words: Sequence[str], k: int, save: str | None = None) -> None:
+def answer(
+    out: TextIO, words: Sequence[str], k: int, save: str | None = None, *, force: bool = False
+) -> None:
     """Print the neighbours of these words.
 
     Raises
@@ -106,7 +110,7 @@ def answer(out: TextIO, words: Sequence[str], k: int, save: str | None = None) -
         bar.clear()
         built = time.perf_counter() - start
         if save:
-            index.save(save)
+            index.save(save, force=force)
         _show_neighbours(out, style, index, found, k)
         took = f"{len(data.words):,} words indexed in {human_seconds(built)}"
         print(style(f"{_MARGIN}{took}; distances are angular, 0 to 2", "dim"), file=out)
@@ -140,14 +144,14 @@ def _step(out: TextIO, style: Style, name: str, what: str, seconds: float) -> No
     print(f"{_MARGIN}{style(f'{name:<6}', 'bold')} {what:<56}{took}", file=out, flush=True)
 
 
-def _build_and_save(out: TextIO, style: Style, data: WordSet, path: Path) -> None:
+def _build_and_save(out: TextIO, style: Style, data: WordSet, path: Path, *, force: bool) -> None:
     bar = ProgressBar(sys.stderr, indent=_MARGIN)
     start = time.perf_counter()
     index = build_index(data, bar)
     built = time.perf_counter()
     bar.clear()
     _step(out, style, "build", f"an index of {len(index):,} words", built - start)
-    index.save(path, metadata={"data": "Open English WordNet, CC BY 4.0"})
+    index.save(path, metadata={"data": "Open English WordNet, CC BY 4.0"}, force=force)
     size = human_bytes(path.stat().st_size)
     _step(out, style, "save", f"{path.name}, {size}: vectors, words and index", _since(built))
     start = time.perf_counter()

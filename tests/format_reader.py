@@ -51,6 +51,7 @@ LIST_PARAMS = (
 ).split()
 # Where each stands among the fields of PARAMS.
 PARAM_PLACES = {
+    "work_scale": 20,
     **{name: place for place, name in enumerate(UINT_PARAMS)},
     **{name: place for place, name in enumerate(LIST_PARAMS, 21)},
 }
@@ -224,7 +225,7 @@ class IndexFile:
         params: dict[str, Any] = dict(zip(UINT_PARAMS, fields[:12], strict=True))
         params |= dict(zip(FLOAT_PARAMS, fields[12:17], strict=True))
         params |= {"seed": fields[17] | fields[18] << 32, "leaf_points": fields[19]}
-        params["work_scale"] = fields[20]
+        params["work_scale"] = fields[PARAM_PLACES["work_scale"]]
         params |= dict(zip(LIST_PARAMS, fields[21:26], strict=True))
         require(not any(fields[26:]), "damaged: reserved params")
         return params

@@ -170,7 +170,6 @@ END
 fuzz_target() {
   local target=$1
   mkdir -p "$work/seeds/$target" "$work/found-$target"
-  cp "$root/tests/crashers/${target/index/annidx}"/* "$work/seeds/$target" 2>/dev/null || true
   "$work/fuzz/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
     -malloc_limit_mb=256 -max_len=40000 -print_final_stats=1 -verbosity=1 \
     -artifact_prefix="$work/found-$target/" "$work/seeds/$target" >"$work/$target.log" 2>&1 ||

@@ -50,13 +50,19 @@ void set_exact_depths(std::uint32_t deepest, Plan* plan) {
   exact.erase(std::unique(exact.begin(), exact.end()), exact.end());
 }
 
-Plan usual_plan(std::vector<std::uint32_t> ks) {
-  Plan plan{
-      std::move(ks),
-      {{16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 768, 1024, 1536, tuning::kTraceDepth}, {}},
-      tuning::kCurveQueries,
-      tuning::kClimbingQueries,
-      tuning::kFirstLevel};
+// Where leaves are scanned whole few re-ranked rows save next to nothing, and queries of another
+// origin need more of them than held-out rows do.
+Plan usual_plan(std::vector<std::uint32_t> ks, bool is_blocked) {
+  std::vector<std::uint32_t> reranks{80,  112, 160, 224,  320,
+                                     448, 640, 896, 1280, tuning::kTraceDepth};
+  if (is_blocked) {
+    reranks = {16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 768, 1024, 1536, tuning::kTraceDepth};
+  }
+  Plan plan{std::move(ks),
+            {std::move(reranks), {}},
+            tuning::kCurveQueries,
+            tuning::kClimbingQueries,
+            tuning::kFirstLevel};
   set_exact_depths(std::numeric_limits<std::uint32_t>::max(), &plan);
   return plan;
 }
@@ -311,7 +317,8 @@ std::vector<HitTable> CurveMeasurement::measure(const std::vector<Setting>& sett
 Setting CurveMeasurement::first_setting() const {
   const std::uint64_t items = view_.item_count;
   // Below the points of a leaf that is scanned whole, all settings read the same.
-  const std::uint64_t leaf = items / view_.forest.trees[0].leaf_entry_count;
+  const std::uint64_t leaves = std::max(1u, view_.forest.trees[0].leaf_entry_count);
+  const std::uint64_t leaf = items / leaves;
   const std::uint64_t candidates =
       std::min(items, is_blocked() ? plan_.first_level : std::max(plan_.first_level, leaf));
   const std::uint64_t opened = is_blocked() ? tuning::kFirstOpened : candidates;
@@ -482,7 +489,8 @@ std::vector<format::CurvePoint> measure_curve(const SearchView& view,
   for (std::uint32_t k : ks) {
     if (k <= tuning::kLargestUsualK) usual.push_back(k);
   }
-  if (!usual.empty()) plans.push_back(usual_plan(std::move(usual)));
+  if (!usual.empty())
+    plans.push_back(usual_plan(std::move(usual), view.block_centroids != nullptr));
   for (std::uint32_t k : ks) {
     if (k > tuning::kLargestUsualK) plans.push_back(deep_plan(k, view.item_count));
   }

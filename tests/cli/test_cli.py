@@ -355,6 +355,25 @@ def test_an_input_is_not_replaced_by_its_index(
     annidx.verify(target)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["tune index.annidx --queries vectors.npy -o", "demo --save", "demo jazz --save"],
+)
+def test_nothing_is_measured_or_built_in_vain(
+    run: Run, vectors: npt.NDArray[Any], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(run, vectors)
+    Path("mine").write_bytes(b"precious")
+    with monkeypatch.context() as patch:
+        for work in ("build", "tune"):
+            patch.setattr(annidx.Index, work, lambda *_, **__: pytest.fail("in vain"))
+        failed = run(f"{line} mine")
+    assert failed.code == 1 and "--force" in failed.err and failed.out == ""
+    assert Path("mine").read_bytes() == b"precious"
+    assert run(f"{line} mine --force").code == 0
+    annidx.verify("mine")
+
+
 def test_files_of_other_kinds_are_not_replaced(run: Run, vectors: npt.NDArray[Any]) -> None:
     build(run, vectors)
     assert run("build vectors.npy -o index.annidx --metric euclidean").code == 0  # its own kind

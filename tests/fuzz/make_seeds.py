@@ -109,7 +109,10 @@ def write(folder: Path, seeds: Iterator[tuple[str, bytes]]) -> None:
 def main() -> None:
     """Write all seeds below the folder named on the command line."""
     folder = Path(sys.argv[1])
+    import crashers  # it makes its files with what is here
+
     write(folder / "index", index_seeds())
+    write(folder / "index", crashers.index_crashers())
     write(folder / "annoy", annoy_seeds())
 
 

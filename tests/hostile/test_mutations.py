@@ -1,7 +1,8 @@
 """Damaged files: none ends or stops the process, none makes it grow, each is refused or answers.
 
 Mutants are bred and asked by `tests/fuzz/mutants.py`, in processes of their own. Files that once
-did harm stand in `tests/crashers`; and some are made here, of kinds that chance would hardly find.
+did harm are made by `tests/fuzz/crashers.py`; and some are made here, of kinds that chance would
+hardly find.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzz import images, make_seeds
+from fuzz import crashers, images, make_seeds
 
 import annidx
 
@@ -144,25 +145,17 @@ ASK = f"""
 import sys
 sys.path[:0] = [{str(TESTS)!r}, {str(TESTS / "fuzz")!r}]
 from pathlib import Path
-from interview import interview, interview_annoy
-from make_seeds import ANNOY_METRICS
+from interview import interview
 for name in sys.argv[1:]:
     print(name, flush=True)
-    path = Path(name)
-    if path.parent.name == "annidx":
-        interview(path)
-    else:
-        data = path.read_bytes()
-        copy = Path("annoy.ann")
-        copy.write_bytes(data[2:])
-        interview_annoy(copy, ANNOY_METRICS[data[0] % 5], 1 + data[1] % 100)
+    interview(Path(name))
 """
 
 
-def test_files_that_did_harm(run_python) -> None:  # type: ignore[no-untyped-def]
-    crashers = sorted(str(path) for path in (TESTS / "crashers").glob("*/*.bin"))
-    assert crashers
-    done = run_python(ASK, *crashers, timeout=20 * PATIENCE_S)
+def test_files_that_did_harm(tmp_path: Path, run_python) -> None:  # type: ignore[no-untyped-def]
+    for name, content in crashers.index_crashers():
+        (tmp_path / name).write_bytes(content)
+    done = run_python(ASK, *map(str, sorted(tmp_path.iterdir())), timeout=20 * PATIENCE_S)
     assert done.returncode == 0, done.stdout[-300:] + done.stderr[-2000:]
 
 
