@@ -270,7 +270,8 @@ class Index(_core.CoreIndex):
         Parameters
         ----------
         path : path
-            Replaced atomically when it exists; processes that have the old file open keep it.
+            Replaced atomically when it exists; processes that have the old file open keep it. Owner
+            and permissions stay, as far as this process may set them.
         metadata : dict, optional
             Anything that JSON can say, kept with the index and given back as `metadata`. Default:
             what the index carries already.

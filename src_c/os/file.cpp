@@ -10,7 +10,9 @@
 #error "annidx supports Linux and macOS; port src_c/file.cpp (mapping, atomic rename) to this one"
 #endif
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -40,6 +42,8 @@ constexpr std::uint64_t kReserveBytes = std::uint64_t{1} << 30;
 constexpr std::uint64_t kWarmBytes = std::uint64_t{16} << 20;
 // Bytes of the final name that go into a temporary name, well below any system's limit.
 constexpr std::size_t kNameBytes = 100;
+constexpr const char* kTemporaryEnd = ".tmp";
+constexpr mode_t kNewFileMode = 0666;  // less the umask
 constexpr int kMaxLinks = 40;
 constexpr int kMaxNameTries = 10000;
 
@@ -213,10 +217,137 @@ std::string shortened(std::string name) {
   return name;
 }
 
+// What the names of all temporary files of a destination start with.
+std::string temporary_prefix(const std::string& destination) {
+  return "." + shortened(name_of(destination)) + ".";
+}
+
 std::string next_temporary_path(const std::string& destination) {
   static std::atomic<std::uint64_t> counter{0};
-  return folder_of(destination) + "/." + shortened(name_of(destination)) + "." +
-         std::to_string(::getpid()) + "." + std::to_string(counter.fetch_add(1)) + ".tmp";
+  return folder_of(destination) + "/" + temporary_prefix(destination) + std::to_string(::getpid()) +
+         "." + std::to_string(counter.fetch_add(1)) + kTemporaryEnd;
+}
+
+// Whether `name` is prefix, number, ".", number, kTemporaryEnd.
+bool is_temporary_name(const std::string& name, const std::string& prefix) {
+  const std::string end = kTemporaryEnd;
+  if (name.size() <= prefix.size() + end.size() || name.compare(0, prefix.size(), prefix) != 0 ||
+      name.compare(name.size() - end.size(), end.size(), end) != 0) {
+    return false;
+  }
+  const std::string numbers = name.substr(prefix.size(), name.size() - prefix.size() - end.size());
+  const std::size_t dot = numbers.find('.');
+  const auto is_number = [](const std::string& text) {
+    return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
+  };
+  return dot != std::string::npos && is_number(numbers.substr(0, dot)) &&
+         is_number(numbers.substr(dot + 1));
+}
+
+// A temporary file is locked as long as its maker lives, whatever ends it: who gets the lock knows
+// that the file is nobody's. Process numbers would not tell: they repeat, and differ by container.
+enum class Lock { held, taken_by_other, impossible };
+
+Lock lock_file(int descriptor) noexcept {
+  if (uninterrupted([&] { return ::flock(descriptor, LOCK_EX | LOCK_NB); }) == 0) return Lock::held;
+  return errno == EWOULDBLOCK ? Lock::taken_by_other : Lock::impossible;
+}
+
+bool is_named(int descriptor, const std::string& path) noexcept {
+  struct stat own, named;
+  return ::fstat(descriptor, &own) == 0 && ::lstat(path.c_str(), &named) == 0 &&
+         own.st_dev == named.st_dev && own.st_ino == named.st_ino;
+}
+
+void remove_if_leftover(const std::string& path) noexcept {
+  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW;  // NFS locks writers only
+  const Descriptor file(uninterrupted([&] { return ::open(path.c_str(), kFlags); }));
+  struct stat status;
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode)) return;
+  if (lock_file(file.get()) == Lock::held && is_named(file.get(), path)) ::unlink(path.c_str());
+}
+
+// Removes what makers of the same file left who were killed. Best effort: it is not what was asked.
+void remove_leftovers(const std::string& destination) {
+  const std::string folder = folder_of(destination);
+  const std::string prefix = temporary_prefix(destination);
+  DIR* listing = ::opendir(folder.c_str());
+  if (listing == nullptr) return;
+  std::vector<std::string> found;
+  while (const dirent* entry = ::readdir(listing)) {
+    if (is_temporary_name(entry->d_name, prefix)) found.push_back(folder + "/" + entry->d_name);
+  }
+  ::closedir(listing);
+  for (const std::string& path : found) remove_if_leftover(path);
+}
+
+// A file that has no name yet: nothing stays of it when its maker is killed. -1 where the system
+// has none.
+int open_nameless(const std::string& folder) noexcept {
+#if defined(O_TMPFILE)
+  return uninterrupted(
+      [&] { return ::open(folder.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kNewFileMode); });
+#else
+  static_cast<void>(folder);
+  return -1;
+#endif
+}
+
+// Gives such a file a new name. -1 and errno on failure.
+int give_name(int descriptor, const std::string& path) noexcept {
+  char handle[40];
+  std::snprintf(handle, sizeof handle, "/proc/self/fd/%d", descriptor);
+  return ::linkat(AT_FDCWD, handle, AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW);
+}
+
+// Whether a file without a name can get one here, tried out with an empty one: what it depends on
+// (the filesystem, /proc, what a sandbox allows) would otherwise show when all is written.
+bool can_give_names(const std::string& destination) {
+  const Descriptor trial(open_nameless(folder_of(destination)));
+  if (trial.get() < 0) return false;
+  lock_file(trial.get());
+  const std::string path = next_temporary_path(destination);
+  if (give_name(trial.get(), path) != 0) return false;
+  ::unlink(path.c_str());
+  return true;
+}
+
+// A new file of a temporary name, locked where that is possible. -1 and errno on failure.
+int open_temporary(const std::string& destination, std::string* path) {
+  for (int tries = 0; tries < kMaxNameTries; ++tries) {
+    *path = next_temporary_path(destination);
+    Descriptor file(uninterrupted([&] {
+      return ::open(path->c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kNewFileMode);
+    }));
+    if (file.get() < 0 && errno == EEXIST) continue;  // of a process with our number elsewhere
+    if (file.get() < 0) return -1;
+    // Between the two calls someone may have taken it for a leftover.
+    const Lock lock = lock_file(file.get());
+    if (lock == Lock::impossible || (lock == Lock::held && is_named(file.get(), *path))) {
+      return file.give_away();
+    }
+  }
+  errno = EEXIST;
+  return -1;
+}
+
+// Only the superuser gives files to others; a group may be one that the process is in.
+void give_away_to(int descriptor, uid_t owner, gid_t group) noexcept {
+  constexpr uid_t kSameOwner = static_cast<uid_t>(-1);
+  bool given = ::fchown(descriptor, owner, group) == 0;
+  if (!given) given = ::fchown(descriptor, kSameOwner, group) == 0;
+  static_cast<void>(given);
+}
+
+// Owner and permissions are those of the file that is replaced, as far as this process may set
+// them: readers of the old one must be able to read the new one.
+void keep_owner_and_mode(int descriptor, const std::string& destination) noexcept {
+  struct stat old, own;
+  if (::lstat(destination.c_str(), &old) != 0 || !S_ISREG(old.st_mode)) return;
+  if (::fstat(descriptor, &own) != 0) return;
+  const bool differs = own.st_uid != old.st_uid || own.st_gid != old.st_gid;
+  if (differs) give_away_to(descriptor, old.st_uid, old.st_gid);
+  ::fchmod(descriptor, old.st_mode & 0777);
 }
 
 // Writes at the descriptor's position (`at` null) or at an offset.
@@ -392,20 +523,18 @@ void MappedFile::advise_random() const noexcept {
 
 AtomicFile::AtomicFile(std::string final_path)
     : final_path_(std::move(final_path)), destination_(resolve_destination(final_path_)) {
-  for (int tries = 0; tries < kMaxNameTries; ++tries) {
-    temporary_path_ = next_temporary_path(destination_);
-    descriptor_ = uninterrupted([&] {
-      return ::open(temporary_path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    });
-    if (descriptor_ >= 0) return;
-    if (errno != EEXIST) break;  // left by a killed process with our number: take the next name
+  remove_leftovers(destination_);
+  if (can_give_names(destination_)) {
+    descriptor_ = open_nameless(folder_of(destination_));
+    if (descriptor_ >= 0) lock_file(descriptor_);
   }
-  fail("create a temporary file beside", final_path_, errno);
+  if (descriptor_ < 0) descriptor_ = open_temporary(destination_, &temporary_path_);
+  if (descriptor_ < 0) fail("create a temporary file beside", final_path_, errno);
 }
 
 AtomicFile::~AtomicFile() {
+  if (!committed_ && !temporary_path_.empty()) ::unlink(temporary_path_.c_str());
   if (descriptor_ >= 0) ::close(descriptor_);
-  if (!committed_) ::unlink(temporary_path_.c_str());
 }
 
 void AtomicFile::append(const void* data, std::uint64_t bytes) {
@@ -422,12 +551,17 @@ std::unique_ptr<Memory> AtomicFile::map_writable(std::uint64_t bytes) {
 }
 
 void AtomicFile::commit() {
+  keep_owner_and_mode(descriptor_, destination_);
   if (force_to_disk(descriptor_) != 0) fail("write", final_path_, errno);
   // Opened before the rename, so that running out of descriptors fails while nothing has changed.
   // A folder that we may write to but not read cannot be synced; that is not the file's fault.
   const Descriptor folder(uninterrupted(
       [&] { return ::open(folder_of(destination_).c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY); }));
   if (folder.get() < 0 && errno != EACCES) fail("open the folder of", final_path_, errno);
+  // Holds the lock until the file has its final name.
+  const Descriptor lock(::fcntl(descriptor_, F_DUPFD_CLOEXEC, 0));
+  if (lock.get() < 0) fail("write", final_path_, errno);
+  name_temporary();
   // Network filesystems may report a full disk only here. After EINTR the descriptor is gone.
   if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) {
     fail("write", final_path_, errno);
@@ -439,6 +573,19 @@ void AtomicFile::commit() {
   if (folder.get() >= 0 && force_to_disk(folder.get()) != 0 && !cannot_sync_folders(errno)) {
     fail("make the new name durable of", final_path_, errno);
   }
+}
+
+// A name cannot be given in the place of another file: the new one needs its own for a moment.
+void AtomicFile::name_temporary() {
+  for (int tries = 0; temporary_path_.empty() && tries < kMaxNameTries; ++tries) {
+    const std::string path = next_temporary_path(destination_);
+    if (give_name(descriptor_, path) == 0) {
+      temporary_path_ = path;
+    } else if (errno != EEXIST) {
+      break;
+    }
+  }
+  if (temporary_path_.empty()) fail("name the file to be", final_path_, errno);
 }
 
 void release_borrowed(const void* data, std::uint64_t bytes) noexcept {

@@ -77,10 +77,13 @@ class MappedFile final : public Memory {
 };
 
 // A file under construction beside its final path. Readers of the final path see the old file or
-// the whole new one. Unless committed, the destructor removes the temporary file.
-// The temporary file's name starts with "." and ends with ".tmp"; it is created with mode 0666
-// less the umask, exclusively, in the folder of the final path. A final path that is a symbolic
-// link stays one: the file that it leads to is replaced. Anything but a regular file is refused.
+// the whole new one. Unless committed, the destructor removes it.
+// Where the system allows it has no name until commit(), and nothing stays of it when the process
+// is killed. Elsewhere its name starts with "." and ends with ".tmp"; it is locked meanwhile, and
+// who makes the same file next removes those that nobody holds a lock on. It is created with mode
+// 0666 less the umask in the folder of the final path, and gets owner and mode of the file that it
+// replaces. A final path that is a symbolic link stays one: the file that it leads to is replaced.
+// Anything but a regular file is refused.
 class AtomicFile {
  public:
   explicit AtomicFile(std::string final_path);  // throws Error(io)
@@ -99,9 +102,11 @@ class AtomicFile {
   void commit();
 
  private:
-  std::string final_path_;   // as given: what messages name
-  std::string destination_;  // what it leads to through links: what is replaced
-  std::string temporary_path_;
+  void name_temporary();
+
+  std::string final_path_;      // as given: what messages name
+  std::string destination_;     // what it leads to through links: what is replaced
+  std::string temporary_path_;  // empty as long as it has no name
   int descriptor_ = -1;
   bool committed_ = false;
 };

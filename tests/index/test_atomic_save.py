@@ -6,6 +6,7 @@ permissions are tested elsewhere.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -151,6 +152,63 @@ def test_a_killed_build_leaves_no_file_of_that_name(tmp_path: Path) -> None:
             assert len(annidx.load(out)) == len(vectors)
             out.unlink()
     assert False in outcomes
+
+
+def has_nameless_files(folder: Path) -> bool:
+    """Tell whether files may be without a name in a folder until they are complete."""
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_RDWR))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def test_a_terminated_build_leaves_no_space_taken(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(1).standard_normal((60_000, 24)).astype(np.float32)
+    np.save(tmp_path / "vectors.npy", vectors)
+    names = ["vectors.npy"]
+    command = "build vectors.npy -o out.annidx --metric euclidean --memory-limit 1G"
+    for end in (signal.SIGTERM, signal.SIGKILL):
+        build = subprocess.Popen(
+            [sys.executable, "-m", "annidx", *command.split()],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not has_open_for_writing(build.pid, tmp_path):
+            assert build.poll() is None
+            time.sleep(0.005)
+        build.send_signal(end)
+        assert build.wait() == -end
+        if has_nameless_files(tmp_path):
+            assert os.listdir(tmp_path) == names
+    make(tmp_path / "out.annidx", 50, 1)
+    assert sorted(os.listdir(tmp_path)) == ["out.annidx", *names]
+
+
+def has_open_for_writing(process: int, folder: Path) -> bool:
+    """Tell whether a process has the temporary file of a build open."""
+    if sys.platform != "linux":
+        return any(name.endswith(".tmp") for name in os.listdir(folder))
+    places = []
+    for number in Path(f"/proc/{process}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            places.append(os.readlink(number))
+    return any(place.startswith(str(folder)) and ".npy" not in place for place in places)
+
+
+def test_owner_and_mode_of_a_replaced_file_stay(tmp_path: Path) -> None:
+    path = tmp_path / "index.annidx"
+    make(path, 500, 1)
+    path.chmod(0o604)
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 2345)
+    before = path.stat()
+    make(path, 600, 2)
+    after = path.stat()
+    assert after.st_ino != before.st_ino
+    kept = ("st_mode", "st_uid", "st_gid")
+    assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
 
 
 def test_nothing_is_left_beside_the_file(tmp_path: Path) -> None:
