@@ -1,4 +1,4 @@
-"""Owns how the extension annidx._core is compiled. What the package is stands in pyproject.toml.
+"""Owns how the extension annidx._core.binding is compiled; pyproject.toml says the rest.
 
 Environment: MAX_JOBS limits the compilers that run at once (default: all cores). ANNIDX_SANITIZE
 (address, thread, undefined, or several with commas) builds with sanitizers, for tests only.
@@ -18,6 +18,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+BINDING = {".h", ".pxd", ".pxi"}  # what binding.pyx is put together from
 
 
 def version() -> str:
@@ -32,13 +33,13 @@ def version() -> str:
 def sources() -> list[str]:
     """The binding and the whole core, relative to this folder as setuptools asks."""
     core = (ROOT / "src_c").glob("*/*.cpp")
-    return ["annidx/_core.pyx", *sorted(path.relative_to(ROOT).as_posix() for path in core)]
+    return ["annidx/_core/binding.pyx", *sorted(path.relative_to(ROOT).as_posix() for path in core)]
 
 
 def headers() -> list[str]:
     """Everything whose change asks for a new build."""
     found = [*(ROOT / "src_c").rglob("*.h"), *(ROOT / "src_c").rglob("*.inc")]
-    found += [*(ROOT / "annidx").glob("_*.h"), *(ROOT / "annidx").glob("*.px[di]")]
+    found += [path for path in (ROOT / "annidx" / "_core").iterdir() if path.suffix in BINDING]
     return sorted(path.relative_to(ROOT).as_posix() for path in found)
 
 
@@ -114,7 +115,7 @@ class BuildExtension(build_ext):
 
 compiler_flags, linker_flags = flags()
 extension = Extension(
-    "annidx._core",
+    "annidx._core.binding",
     sources(),
     depends=headers(),
     include_dirs=["src_c", numpy.get_include()],

@@ -17,7 +17,8 @@ from annidx._version import __version__
 from annidx.annoy import AnnoyIndex
 from annidx.errors import FormatError, StateError
 from annidx.idset import IdSet
-from annidx.index import Index, load, verify
+from annidx.index import Index
+from annidx.opening import load, verify
 
 __all__ = [
     "AnnoyIndex",

@@ -1,7 +1,7 @@
 """Owns Annoy's face: `AnnoyIndex`, which takes the place of `annoy.AnnoyIndex`, and `convert`.
 
 What an index may do in which state, files and builds are decided here; the calls on single items
-are in _annoy.pxi. It must hold no arithmetic on vectors.
+are in _core/annoy.pxi. It must hold no arithmetic on vectors.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from typing import Any, Final, Literal, NoReturn, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from annidx import _core, _inputs
+from annidx import _core, opening
 from annidx import index as _index
 from annidx._core import AnnoyBuffer, AnnoyReader, AnnoyServed
 from annidx._progress import Progress, reporter
 from annidx.errors import FormatError
+from annidx.io import inputs
 
 __all__ = ["AnnoyIndex", "convert"]
 
@@ -185,7 +186,7 @@ class AnnoyIndex(_core.AnnoyCalls):
                 core._build(
                     min(trees, _MAX_TREES) if trees > 0 else 0,
                     0.0,
-                    _inputs.thread_count(jobs if jobs > 0 else -1),
+                    inputs.thread_count(jobs if jobs > 0 else -1),
                     self._seed,
                     None,
                     report,
@@ -319,7 +320,7 @@ class AnnoyIndex(_core.AnnoyCalls):
         return True
 
     def _opened(self, path: str, prefault: bool) -> AnnoyServed:
-        core = _index.load(path, warm=prefault)
+        core = opening.load(path, warm=prefault)
         if core.dim != self.f or core.metric != self._metric:
             core_is = f"{core.metric!r} with f={core.dim}"
             core.close()
@@ -404,7 +405,7 @@ def convert(
         raise ValueError(f"metric: expected one of {known}, got {metric!r}")
     core = _index.Index(dim, metric)
     path = _file_name(source)
-    _inputs.require_replaceable(_file_name(destination), force=force)
+    inputs.require_replaceable(_file_name(destination), force=force)
     try:
         reader = AnnoyReader(core.dim, _core.ANNOY_METRICS[metric], os.fsencode(path), False)
         for ids, vectors in _annoy_blocks(reader, core.dim):

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from annidx.errors import StateError
 from annidx.ids import TextIds
-from annidx.index import Index, Path, load
+from annidx.index import Index, Path, open_index
+from annidx.io import inputs
 
 __all__ = ["FollowingIndex"]
 
@@ -94,11 +95,12 @@ class FollowingIndex:
         self._interval = float(interval)
         self._warm = bool(warm)
         self._lock = bool(lock)
-        self._path = os.path.abspath(os.fsdecode(path))
+        where = inputs.file_path(path, "path")
+        self._path = os.path.abspath(where)
         # The stamp is older than what is opened: a file that comes in between is met again.
         self._stamp = _stamp_of(self._path)
         self._refused = self._stamp  # the last file that was found unfit
-        self._generation: Index | None = load(path, warm=self._warm, lock=self._lock)
+        self._generation: Index | None = open_index(where, warm=self._warm, lock=self._lock)
         self._next_look = time.monotonic() + self._interval
         self._turn = threading.Lock()  # held by the thread that looks or reloads
         self._process = os.getpid()
@@ -174,7 +176,7 @@ class FollowingIndex:
     def _take_over(self, found: _Stamp) -> None:
         """Map the file that has this stamp, or a later one. The caller has the turn."""
         self._refused = found
-        after = load(self._path, warm=self._warm, lock=self._lock)
+        after = open_index(self._path, warm=self._warm, lock=self._lock)
         try:
             _require_alike(self._present(), after)
         except ValueError:

@@ -5,27 +5,20 @@ It must not run queries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from annidx import _core
-from annidx._inputs import read_ids
+from annidx._core.types import Items
+from annidx.io.inputs import read_ids
 
 __all__ = ["IdSet"]
 
 # Bytes of sets held at one time for a batch in which each query has its own.
 _SETS_BYTES = 64 << 20
-
-Id: TypeAlias = "int | str | np.integer[Any]"
-Ids: TypeAlias = "Sequence[int] | Sequence[str] | npt.NDArray[Any]"
-Items: TypeAlias = (
-    "_core.SlotBits | npt.NDArray[Any] | Sequence[Any] | set[int] | set[str] | "
-    "frozenset[int] | frozenset[str] | range"
-)
-Filter: TypeAlias = "Items | Sequence[Items | None] | None"
 
 
 class IdSet(_core.SlotBits):

@@ -1,6 +1,6 @@
 """Owns the Python face of an index: manners, checks and documentation. No arithmetic on vectors.
 
-The work is done by `_core`; what callers may pass is decided in `_inputs` and `idset`.
+The work is done by `_core`; what callers may pass is decided in `io.inputs` and `idset`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ import operator
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from annidx import _core, _inputs
-from annidx._export import write_export
+from annidx import _core
+from annidx._core.types import Filter, Id, Ids
 from annidx._progress import Progress, reporter
 from annidx.errors import FormatError, StateError
 from annidx.ids import TextIds
-from annidx.idset import Filter, Id, Ids, eligible_parts, find_rows
+from annidx.idset import eligible_parts, find_rows
+from annidx.io import inputs
+from annidx.io.export import write_export
 
-if TYPE_CHECKING:
-    from annidx.follow import FollowingIndex
-
-__all__ = ["Index", "load", "verify"]
+__all__ = ["Index"]
 
 Path: TypeAlias = "str | os.PathLike[str]"
 Found: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
@@ -70,11 +69,11 @@ class Index(_core.CoreIndex):
     """
 
     def __init__(self, dim: int, metric: str, dtype: str | None = None) -> None:
-        dim = _inputs.whole_number(dim, "dim", 1, _MAX_DIM)
-        metric = _inputs.one_of(metric, "metric", _core.METRICS)
+        dim = inputs.whole_number(dim, "dim", 1, _MAX_DIM)
+        metric = inputs.one_of(metric, "metric", _core.METRICS)
         if dtype is None:
             dtype = "bits" if metric == "hamming" else "float32"
-        dtype = _inputs.one_of(dtype, "dtype", _core.DTYPES)
+        dtype = inputs.one_of(dtype, "dtype", _core.DTYPES)
         self._create(_core.METRICS[metric], _core.DTYPES[dtype], dim)
         self._path: str | None = None
         self._file_identity: str | None = None  # of _path, when that is not this very image
@@ -111,8 +110,8 @@ class Index(_core.CoreIndex):
             There is not enough memory; a large input that had to be converted may then be in part
             in the index.
         """
-        rows = _inputs.Rows(vectors, self.dim, self.dtype, packed=packed)
-        batch = _inputs.NO_IDS if ids is None else _inputs.read_ids(ids, "ids")
+        rows = inputs.Rows(vectors, self.dim, self.dtype, packed=packed)
+        batch = inputs.NO_IDS if ids is None else inputs.read_ids(ids, "ids")
         if ids is not None and len(batch) != len(rows):
             raise ValueError(f"ids: expected one for each of {len(rows)} vectors, got {len(batch)}")
         self._check_can_add()
@@ -120,7 +119,7 @@ class Index(_core.CoreIndex):
             return
         whole = rows.as_they_are()
         if whole is not None:
-            self._add_block(rows, whole, batch, borrowed=_inputs.is_read_only_map(whole))
+            self._add_block(rows, whole, batch, borrowed=inputs.is_read_only_map(whole))
             return
         if not rows.is_one_block():
             # All or nothing over several blocks: look before adding the first one.
@@ -130,12 +129,12 @@ class Index(_core.CoreIndex):
             self._add_block(rows, block, batch.part(first, first + len(block)), borrowed=False)
 
     def _add_block(
-        self, rows: _inputs.Rows, block: npt.NDArray[Any], ids: _inputs.IdBatch, *, borrowed: bool
+        self, rows: inputs.Rows, block: npt.NDArray[Any], ids: inputs.IdBatch, *, borrowed: bool
     ) -> None:
         self._add(block, _core.DTYPES[rows.input_type], ids.ints, ids.text, ids.offsets, borrowed)
 
-    def _check_new_ids(self, batch: _inputs.IdBatch) -> None:
-        repeated = _inputs.first_repeated(batch)
+    def _check_new_ids(self, batch: inputs.IdBatch) -> None:
+        repeated = inputs.first_repeated(batch)
         if repeated is None:
             if batch.ints is not None:
                 known = np.flatnonzero(self._find_ints(batch.ints) >= 0)
@@ -213,21 +212,21 @@ class Index(_core.CoreIndex):
         -----
         Time grows as n log n. The GIL is released.
         """
-        trees = 0 if n_trees is None else _inputs.whole_number(n_trees, "n_trees", 1, 65535)
+        trees = 0 if n_trees is None else inputs.whole_number(n_trees, "n_trees", 1, 65535)
         target = 0.0 if recall is None else _core.read_recall(recall)
-        jobs = _inputs.thread_count(n_jobs)
-        number = _inputs.whole_number(seed, "seed", 0, 2**64 - 1)
+        jobs = inputs.thread_count(n_jobs)
+        number = inputs.whole_number(seed, "seed", 0, 2**64 - 1)
         limit = 0
         if memory_limit is not None:
             if out is None:
                 raise ValueError("memory_limit: expected together with out=, got it alone")
-            limit = _inputs.whole_number(memory_limit, "memory_limit", 1, 2**63 - 1)
-        where = None if out is None else _inputs.file_path(out, "out")
+            limit = inputs.whole_number(memory_limit, "memory_limit", 1, 2**63 - 1)
+        where = None if out is None else inputs.file_path(out, "out")
         if where is not None:
-            _inputs.require_replaceable(where, force=force)
+            inputs.require_replaceable(where, force=force)
         entries = neighbours
         if entries is not None:
-            entries = _inputs.whole_number(entries, "neighbours", 0, 128)
+            entries = inputs.whole_number(entries, "neighbours", 0, 128)
         samples = None if queries is None else self._batch(queries, "queries")
         with reporter(progress) as report:
             self._build(
@@ -247,12 +246,12 @@ class Index(_core.CoreIndex):
 
     def _batch(self, queries: object, name: str) -> npt.NDArray[Any]:
         """Read (m, dim) queries, at least one."""
-        array, single = _inputs.as_queries(
+        array, single = inputs.as_queries(
             queries, name, self.dim, bits=self.metric == "hamming", packed=False
         )
         if single or len(array) == 0:
             raise ValueError(f"{name}: expected shape (m, {self.dim}) with m of at least 1")
-        _inputs.check_finite(array, array, name, 0)
+        inputs.check_finite(array, array, name, 0)
         return array
 
     # ---- saving ------------------------------------------------------------------------------
@@ -291,14 +290,14 @@ class Index(_core.CoreIndex):
         OSError
             With errno and file name; the old file is untouched and nothing is left behind.
         """
-        where = _inputs.file_path(path, "path")
-        _inputs.require_replaceable(where, force=force)
+        where = inputs.file_path(path, "path")
+        inputs.require_replaceable(where, force=force)
         text = self._metadata_json() if metadata is None else _as_json(metadata)
         with reporter(progress) as report:
             self._save(os.fsencode(where), text.encode("utf-8"), report)
         self._metadata = text
         self._path = os.path.abspath(where)
-        with _opened(self._path, warm=False, lock=False) as saved:
+        with open_index(self._path, warm=False, lock=False) as saved:
             self._file_identity = saved._identity()
 
     def _metadata_json(self) -> str:
@@ -345,7 +344,7 @@ class Index(_core.CoreIndex):
     ) -> Found:
         """Answer what `query` does not answer itself: other types, shapes and filters."""
         self._check_built()
-        queries, single = _inputs.as_queries(
+        queries, single = inputs.as_queries(
             vectors, "vectors", self.dim, bits=self.metric == "hamming", packed=packed
         )
         return self._answer(
@@ -368,7 +367,7 @@ class Index(_core.CoreIndex):
         exact: bool,
     ) -> Found:
         """Run prepared queries, or those that the items of `rows` are, part by part."""
-        jobs = _inputs.thread_count(n_jobs)
+        jobs = inputs.thread_count(n_jobs)
         given = queries if queries is not None else rows
         assert given is not None
         parts = [
@@ -421,7 +420,7 @@ class Index(_core.CoreIndex):
     ) -> Found:
         """Answer what `query_items` does not answer itself: several items, and filters."""
         self._check_built()
-        single = _inputs.is_one_id(ids)
+        single = inputs.is_one_id(ids)
         rows = self._known_rows([ids] if single else ids)
         return self._answer(
             None,
@@ -491,7 +490,7 @@ class Index(_core.CoreIndex):
         """
         if packed and self.metric != "hamming":
             raise ValueError("packed: expected False: only a hamming index has packed bits")
-        single = _inputs.is_one_id(ids)
+        single = inputs.is_one_id(ids)
         vectors = self._vectors(self._known_rows([ids] if single else ids))
         if self.metric == "hamming" and not packed:
             vectors = np.unpackbits(vectors, axis=1, count=self.dim)
@@ -547,7 +546,7 @@ class Index(_core.CoreIndex):
         Vectors are those the index keeps: float32, or uint8 of 0 and 1 for hamming. Some thousand
         rows are in memory at a time.
         """
-        write_export(self, _inputs.file_path(path, "path"), packed=packed, force=force)
+        write_export(self, inputs.file_path(path, "path"), packed=packed, force=force)
 
     def __iter__(self) -> Iterator[int] | Iterator[str]:
         """Go through the ids of all items, in row order."""
@@ -595,8 +594,8 @@ class Index(_core.CoreIndex):
         for each query.
         """
         self._check_built()
-        wanted = _inputs.whole_number(k, "k", 1, 2**32 - 1)
-        jobs = _inputs.thread_count(n_jobs)
+        wanted = inputs.whole_number(k, "k", 1, 2**32 - 1)
+        jobs = inputs.thread_count(n_jobs)
         if queries is not None:
             samples = self._batch(queries, "queries")
             with reporter(progress) as report:
@@ -670,56 +669,8 @@ class Index(_core.CoreIndex):
         return _from_image, (self._image(),)
 
 
-@overload
-def load(
-    path: Path, warm: bool = False, lock: bool = False, *, follow: Literal[False] = False
-) -> Index: ...
-@overload
-def load(
-    path: Path, warm: bool = False, lock: bool = False, *, follow: Literal[True]
-) -> FollowingIndex: ...
-def load(
-    path: Path, warm: bool = False, lock: bool = False, *, follow: bool = False
-) -> Index | FollowingIndex:
-    """Open a saved index by mapping its file.
-
-    Parameters
-    ----------
-    path : path
-        A file that `Index.save` or `Index.build` wrote.
-    warm : bool, default False
-        Read the whole file into memory ahead of the first query.
-    lock : bool, default False
-        Keep it there (mlock); may need a higher limit on locked memory.
-    follow : bool, default False
-        When the file is replaced, go over to the new one, between two calls.
-
-    Returns
-    -------
-    Index, or annidx.follow.FollowingIndex with `follow`
-        Built and read-only.
-
-    Raises
-    ------
-    FormatError
-        Not an annidx file, a damaged one, or one of a newer format.
-    OSError
-        The file cannot be opened, mapped or locked.
-
-    Notes
-    -----
-    Takes the same fraction of a millisecond for files of any size (unless `warm`); all processes
-    that map a file share its memory.
-    """
-    where = _inputs.file_path(path, "path")
-    if follow:
-        from annidx.follow import FollowingIndex
-
-        return FollowingIndex(where, warm=warm, lock=lock)
-    return _opened(where, warm=bool(warm), lock=bool(lock))
-
-
-def _opened(path: str, *, warm: bool, lock: bool) -> Index:
+def open_index(path: str, *, warm: bool, lock: bool) -> Index:
+    """Map a file whose path is checked already; see `annidx.load`."""
     index = Index.__new__(Index)
     index._open(os.fsencode(path), warm, lock)
     index._path = os.path.abspath(path)
@@ -729,7 +680,7 @@ def _opened(path: str, *, warm: bool, lock: bool) -> Index:
 
 def _load_same(path: str, identity: str) -> Index:
     """Unpickle: map the file again, if it still holds the same index."""
-    index = _opened(path, warm=False, lock=False)
+    index = open_index(path, warm=False, lock=False)
     if index._identity() != identity:
         index.close()
         raise FormatError(
@@ -744,19 +695,6 @@ def _from_image(image: bytes) -> Index:
     index._open_image(image)
     index._path = index._file_identity = index._metadata = None
     return index
-
-
-def verify(path: Path) -> None:
-    """Check every checksum and every invariant of a file.
-
-    Raises
-    ------
-    FormatError
-        At the first damage; the message tells the section, the place and what was found.
-    OSError
-        The file cannot be read.
-    """
-    _core.verify_path(os.fsencode(_inputs.file_path(path, "path")))
 
 
 def _as_json(metadata: object) -> str:

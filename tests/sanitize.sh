@@ -85,7 +85,7 @@ build() {
   local copy=$work/$1
   mkdir -p "$copy"
   (cd "$root" && tar cf - --exclude=./.git --exclude=./build --exclude='*.so' \
-    --exclude=./annidx/_core.cpp --exclude=./bench/data --exclude=./tests/fuzz/build .) |
+    --exclude=./annidx/_core/binding.cpp --exclude=./bench/data --exclude=./tests/fuzz/build .) |
     (cd "$copy" && tar xf -)
   (cd "$copy" && ANNIDX_SANITIZE=$2 "$python" setup.py -q build_ext --inplace >build.log 2>&1) ||
     { tail -20 "$copy/build.log"; exit 1; }
@@ -160,7 +160,7 @@ print("asked all")
 END
     { tail -30 leaks.log; exit 1; }
   grep -q "asked all" leaks.log || { tail -30 leaks.log; exit 1; }
-  if grep -E "src_c/|annidx::|_core\.cpp" leaks.log; then
+  if grep -E "src_c/|annidx::|binding\.cpp" leaks.log; then
     echo "memory of the core leaks: see $PWD/leaks.log"
     exit 1
   fi
@@ -183,7 +183,7 @@ run_fuzz() {
   cannot_link clang++ -fsanitize=fuzzer,address,undefined "$any_target" && return
   make -s -j "$jobs" -C "$root/tests/fuzz" OUT="$work/fuzz"
   # Where annidx is not installed it was built in place.
-  [ -z "$(ls "$root"/annidx/_core.*.so 2>/dev/null)" ] || export PYTHONPATH=$root
+  [ -z "$(ls "$root"/annidx/_core/binding.*.so 2>/dev/null)" ] || export PYTHONPATH=$root
   (cd "$work" && "$python" "$root/tests/fuzz/make_seeds.py" "$work/seeds" >/dev/null)
   local target process running=() status=0
   for target in index annoy ids; do

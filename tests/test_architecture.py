@@ -208,39 +208,100 @@ def test_python_file_says_what_it_owns(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+# The rooms of the package: what a module of each may import. A folder is a room; of the modules
+# that lie in annidx/ itself those named here belong elsewhere, and all others are faces.
+MAY_IMPORT = {
+    "ground": {"ground"},
+    "_core": {"ground", "_core"},
+    "io": {"ground", "_core", "io"},
+    "faces": {"ground", "_core", "io", "faces"},
+    "cli": {"ground", "io", "faces", "cli"},
+}
+ROOM_OF_MODULE = {"errors": "ground", "_version": "ground"}
+ROOM_OF_MODULE |= dict.fromkeys(("demo", "_terminal", "__main__"), "cli")
+
+
+def module_of(path: Path) -> str:
+    """Name the module that a source of the package is, as annidx.name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package and its source; of the binding, its stub."""
+    sources = [path for ending in ("*.py", "*.pyi") for path in PACKAGE.rglob(ending)]
+    return {module_of(path): path for path in sorted(sources)}
+
+
+MODULES = modules()
+
+
+def package_room_of(module: str) -> str:
+    """Name the room of a module of the package."""
+    name = module.partition(".")[2].partition(".")[0]
+    return name if name in MAY_IMPORT else ROOM_OF_MODULE.get(name, "faces")
+
+
 def imports_of(path: Path) -> set[str]:
-    """Name the modules of annidx that a Python source imports, as annidx.name."""
+    """Name the modules of annidx that a Python source imports anywhere, as annidx.name."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            inside = ["annidx"] if node.level else []
-            base = ".".join([*inside, *([node.module] if node.module else [])])
-            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+            assert not node.level, f"{path.name}: expected absolute imports"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            inner = names & MODULES.keys()
+            found |= inner | ({node.module or ""} if inner < names else set())
     return {name for name in found if name == "annidx" or name.startswith("annidx.")}
 
 
-@pytest.mark.parametrize(
-    "name", ["cli.py", "demo.py", "_readers.py", "_terminal.py", "__main__.py"]
+every_module = pytest.mark.parametrize("module", MODULES)
+
+
+@every_module
+def test_imports_of_the_package_go_one_way(module: str) -> None:
+    room = package_room_of(module)
+    for other in imports_of(MODULES[module]):
+        found = package_room_of(other)
+        assert found in MAY_IMPORT[room], f"{module} imports {other}: {room} must not know {found}"
+
+
+def test_modules_have_no_cycle() -> None:
+    # The binding counts as one: its stub and the types of its arguments name each other.
+    graph: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        one = "annidx._core" if package_room_of(module) == "_core" else module
+        graph.setdefault(one, set()).update(imports_of(path))
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail, module))
+        if module not in done:
+            for other in sorted(graph[module]):
+                if not other.startswith("annidx._core"):
+                    visit(other, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("module", ["annidx.io.readers", "annidx.io.export", "annidx._terminal"])
+def test_files_and_terminal_know_nothing_of_the_index(module: str) -> None:
+    assert imports_of(MODULES[module]) == set()
+
+
+def test_every_command_is_a_file() -> None:
+    helpers = {"annidx.cli.arguments", "annidx.cli.output", "annidx.cli.queries"}
+    files = {name for name in MODULES if name.startswith("annidx.cli.")} - helpers
+    text = MODULES["annidx.cli"].read_text(encoding="utf-8")
+    assert files == {f"annidx.cli.{name}" for name in re.findall(r"(\w+)\.COMMAND\b", text)}
+
+
+BINDING = sorted(
+    p for p in (PACKAGE / "_core").iterdir() if p.suffix in {".pyx", ".pxd", ".pxi", ".h"}
 )
-def test_command_line_uses_the_public_face(name: str) -> None:
-    assert "annidx._core" not in imports_of(PACKAGE / name)
-
-
-@pytest.mark.parametrize("name", ["index.py", "annoy.py"])
-def test_library_does_not_know_the_command_line(name: str) -> None:
-    path = PACKAGE / name
-    if path.exists():
-        assert not {"annidx.cli", "annidx.demo", "annidx._readers"} & imports_of(path)
-
-
-def test_readers_and_terminal_know_nothing_of_the_index() -> None:
-    for name in ("_readers.py", "_terminal.py"):
-        assert imports_of(PACKAGE / name) == set()
-
-
-BINDING = sorted(p for p in PACKAGE.iterdir() if p.suffix in {".pyx", ".pxd", ".pxi", ".h"})
 FACADE = {"index.h", "ids.h", "annoy_file.h", "parallel.h", "types.h", "error.h", "kernels.h"}
 
 
@@ -254,6 +315,6 @@ def test_binding_reads_only_the_facade(path: Path) -> None:
 
 
 def test_binding_imports_errors_and_numpy_only() -> None:
-    text = (PACKAGE / "_core.pyx").read_text(encoding="utf-8")
+    text = (PACKAGE / "_core" / "binding.pyx").read_text(encoding="utf-8")
     imported = set(re.findall(r"^(?:from|import)\s+([\w.]+)", text, re.M))
     assert {name for name in imported if name.startswith("annidx")} <= {"annidx.errors"}

@@ -1,5 +1,5 @@
 // error.h owns the one exception type that the core throws and its codes.
-// It must not include anything of annidx. The binding (annidx/_core.pyx) is the
+// It must not include anything of annidx. The binding (annidx/_core/binding.pyx) is the
 // only place that turns an Error into a Python exception, by its code.
 #pragma once
 

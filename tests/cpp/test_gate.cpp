@@ -1,7 +1,7 @@
-// Tests of annidx/_gate.h: who may be inside an index at one time, closing, and the child of a
+// Tests of annidx/_core/gate.h: who may be inside an index at one time, closing, and the child of a
 // fork. Build: g++ -std=c++17 -g -fsanitize=thread -pthread -DANNIDX_VERSION=\"t\"
 //   tests/cpp/test_gate.cpp src_c/*/*.cpp   (or -fsanitize=address,undefined)
-#include "../../annidx/_gate.h"
+#include "../../annidx/_core/gate.h"
 
 #include <sys/wait.h>
 #include <unistd.h>

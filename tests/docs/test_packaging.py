@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_package_is_installed() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.search(r"\[tool\.setuptools\]\npackages = \[(.*?)\]", text, re.S)
+    assert listed is not None
+    folders = [path.parent.relative_to(ROOT) for path in (ROOT / "annidx").rglob("__init__.py")]
+    expected = sorted(".".join(folder.parts) for folder in folders)
+    assert sorted(re.findall(r'"([^"]+)"', listed[1])) == expected
 
 
 def test_a_missing_compiler_is_named_in_one_line(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
 
 def test_types_are_shipped() -> None:
     folder = Path(annidx.__file__).parent
-    assert (folder / "py.typed").exists() and (folder / "_core.pyi").exists()
+    assert (folder / "py.typed").exists() and (folder / "_core" / "binding.pyi").exists()
 
 
 def test_good_code_is_accepted(check: Check) -> None:
@@ -72,7 +72,7 @@ def test_bad_code_is_refused(check: Check, tmp_path: Path) -> None:
 
 def test_signatures_agree_with_the_stub() -> None:
     """The stub of the binding tells the parameters that the compiled module has."""
-    stub = Path(annidx.__file__).with_name("_core.pyi")
+    stub = Path(_core.__file__).with_name("binding.pyi")
     classes = {
         node.name: node
         for node in ast.parse(stub.read_text()).body

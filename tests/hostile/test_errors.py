@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import annidx
-from annidx import _inputs
+from annidx.io import inputs
 
 VECTORS = np.random.default_rng(3).standard_normal((40, 4)).astype(np.float32)
 ONE = VECTORS[0]
@@ -135,7 +135,7 @@ def test_bad_vectors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     vectors, words = vectors_and_words
-    monkeypatch.setattr(_inputs, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(inputs, "CHUNK_BYTES", chunk)
     with pytest.raises(ValueError, match=words):
         filling.add_items(vectors)
     assert len(filling) == 40
@@ -165,7 +165,7 @@ def test_bad_vectors(
 def test_values_that_the_dtype_cannot_hold(
     dtype: str, value: Any, given_as: Any, words: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_inputs, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(inputs, "CHUNK_BYTES", chunk)
     index = annidx.Index(4, "euclidean", dtype)
     vectors = np.ones((10, 4), given_as)
     vectors[7, 3] = value
@@ -236,7 +236,7 @@ def test_bad_ids(
     ids_and_words: tuple[Any, str], chunk: int, vectors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids, words = ids_and_words
-    monkeypatch.setattr(_inputs, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(inputs, "CHUNK_BYTES", chunk)
     index = annidx.Index(4, "euclidean")
     with pytest.raises(ValueError, match=words):
         index.add_items(vectors, ids)
@@ -262,7 +262,7 @@ def test_bad_ids(
 def test_ids_that_do_not_go_with_earlier_ones(
     first: Any, second: Any, words: str, chunk: int, vectors: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_inputs, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(inputs, "CHUNK_BYTES", chunk)
     index = annidx.Index(4, "euclidean")
     index.add_items(vectors, first)
     with pytest.raises(ValueError, match=words):

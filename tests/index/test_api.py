@@ -20,7 +20,8 @@ import pytest
 from oracle import KINDS, check_answer, distances, make_vectors
 
 import annidx
-from annidx import _inputs, _progress
+from annidx import _progress
+from annidx.io import inputs
 
 DIMS = (1, 2, 3, 5, 7, 13, 100, 1000, 4097)
 Array = npt.NDArray[Any]
@@ -303,7 +304,7 @@ def test_any_array_is_accepted(
     expected = index.query(points[:9], k=4)
     one = index.query(points[8], k=4)
     for chunk in (1 << 20, 64):
-        monkeypatch.setattr(_inputs, "CHUNK_BYTES", chunk)
+        monkeypatch.setattr(inputs, "CHUNK_BYTES", chunk)
         copy = built(given)
         np.testing.assert_array_equal(copy.get_vectors(range(300)), points)
     for got, want in zip(copy.query(FORMS[form](points[:9]), k=4), expected, strict=True):
@@ -414,7 +415,7 @@ ID_FORMS: dict[str, Any] = {
 def test_forms_of_ids(
     form: str, chunk: int, rng: Rng, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_inputs, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(inputs, "CHUNK_BYTES", chunk)
     given = ID_FORMS[form]
     ids = [10 * i for i in range(5)] if form == "generator" else list(given)
     plain = [item.item() if isinstance(item, np.generic) else item for item in ids]

@@ -1,5 +1,5 @@
-# _arguments.pxi owns the checks of a query's arguments and of text ids: values of Python in, numbers
-# and UTF-8 out, or a ValueError that says what came. It is part of _core.pyx. It must not call an index.
+# arguments.pxi owns the checks of a query's arguments and of text ids: values of Python in, numbers
+# and UTF-8 out, or a ValueError that says what came. It is part of binding.pyx. It must not call an index.
 
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.string cimport memcpy

@@ -1,5 +1,5 @@
-# _slot_bits.pxi owns sets of items as Python holds them; their bits are the core's SlotSet. It is part of
-# _core.pyx. Which ids a set is made of is decided in index.py.
+# slot_bits.pxi owns sets of items as Python holds them; their bits are the core's SlotSet. It is part of
+# binding.pyx. Which ids a set is made of is decided in index.py.
 
 from cython.operator cimport dereference
 

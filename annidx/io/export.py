@@ -8,20 +8,37 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from annidx.index import Index
 
 # Rows in memory at a time.
 _CHUNK_ROWS = 16_384
 
 
-def write_export(index: Index, path: str, *, packed: bool, force: bool) -> None:
+class Exported(Protocol):
+    """What is asked of a built index."""
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric."""
+
+    @property
+    def path(self) -> str | None:
+        """The index's own file."""
+
+    @property
+    def ids(self) -> npt.NDArray[Any] | Sequence[str]:
+        """Ids in row order."""
+
+    def __len__(self) -> int: ...
+    def get_vectors(self, ids: Any, *, packed: bool) -> npt.NDArray[Any]:
+        """Vectors of some ids."""
+
+
+def write_export(index: Exported, path: str, *, packed: bool, force: bool) -> None:
     """Write the vectors of a built index; the ending of the path says how."""
     if packed and index.metric != "hamming":
         raise ValueError("packed: expected False: only a hamming index has packed bits")
@@ -56,7 +73,7 @@ def _complete_or_not_at_all(path: str) -> Iterator[str]:
         raise
 
 
-def _chunks(index: Index, packed: bool) -> Iterator[tuple[list[Any], npt.NDArray[Any]]]:
+def _chunks(index: Exported, packed: bool) -> Iterator[tuple[list[Any], npt.NDArray[Any]]]:
     """Ids and vectors of some rows at a time, in row order."""
     ids = index.ids
     for first in range(0, len(index), _CHUNK_ROWS):
@@ -64,7 +81,7 @@ def _chunks(index: Index, packed: bool) -> Iterator[tuple[list[Any], npt.NDArray
         yield list(some), index.get_vectors(some, packed=packed)
 
 
-def _write_npy(index: Index, path: str, packed: bool) -> None:
+def _write_npy(index: Exported, path: str, packed: bool) -> None:
     first = index.get_vectors(index.ids[:1], packed=packed)
     header = {
         "descr": np.lib.format.dtype_to_descr(first.dtype),
@@ -77,7 +94,7 @@ def _write_npy(index: Index, path: str, packed: bool) -> None:
             file.write(np.ascontiguousarray(vectors).data)
 
 
-def _write_parquet(index: Index, path: str, packed: bool) -> None:
+def _write_parquet(index: Exported, path: str, packed: bool) -> None:
     try:
         import pyarrow
         from pyarrow import parquet

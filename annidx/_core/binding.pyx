@@ -1,6 +1,6 @@
-# _core.pyx owns the border between Python and the core: buffers in, arrays out, one call without
+# binding.pyx owns the border between Python and the core: buffers in, arrays out, one call without
 # the GIL, and the translation of C++ exceptions in one place. It must not hold loops over vectors
-# or search logic; what Python callers may pass is decided in index.py and _inputs.py, but for the
+# or search logic; what Python callers may pass is decided in index.py and io/inputs.py, but for the
 # arguments of a query, which are read here because a query's time is counted in microseconds.
 """The core of annidx as index.py sees it. Private: use `annidx.Index`."""
 
@@ -74,8 +74,8 @@ cdef int raise_py_error() except *:
     raise RuntimeError(message)
 
 
-include "_arguments.pxi"
-include "_slot_bits.pxi"
+include "arguments.pxi"
+include "slot_bits.pxi"
 
 
 cdef unique_ptr[PythonMonitor] _monitor_for(object progress) except *:
@@ -95,7 +95,7 @@ cdef unique_ptr[PythonMonitor] _monitor_for(object progress) except *:
 
 @cython.no_gc_clear
 cdef class CoreIndex:
-    """The core's index, guarded: see _gate.h for who may be inside when.
+    """The core's index, guarded: see gate.h for who may be inside when.
 
     No method may enter again while it is inside: one who waits to be alone keeps newcomers out.
     The fields below mirror the core's state; they change only while a caller is inside alone.
@@ -899,4 +899,4 @@ def note_fork():
 
 os.register_at_fork(after_in_child=note_fork)
 
-include "_annoy.pxi"
+include "annoy.pxi"

@@ -1,4 +1,4 @@
-// _monitor.h owns the way back from the core into Python: the monitor that listens for Ctrl-C and
+// monitor.h owns the way back from the core into Python: the monitor that listens for Ctrl-C and
 // reports progress during long work, and the description of a caught C++ exception. It must not
 // know what work is going on, and it sets no Python exception itself except by running Python code.
 #pragma once

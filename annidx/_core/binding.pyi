@@ -1,4 +1,4 @@
-"""Types of the compiled module _core; see _core.pyx. Private: use `annidx.Index`."""
+"""Types of the compiled module binding; see binding.pyx. Private: use `annidx.Index`."""
 
 from collections.abc import Callable, Sized
 from typing import Any, Final, Literal, Protocol, SupportsIndex, TypeAlias, overload
@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
-from annidx.idset import Filter, Id, Ids
+from annidx._core.types import Filter, Id, Ids
 
 _Array: TypeAlias = npt.NDArray[Any]
 _Rows: TypeAlias = npt.NDArray[np.int64]
@@ -132,7 +132,7 @@ class CoreIndex:
     def _info(self) -> dict[str, Any]: ...
     def _identity(self) -> str: ...
 
-# ---- _annoy.pxi ----
+# ---- annoy.pxi ----
 
 ANNOY_METRICS: Final[dict[str, int]]
 

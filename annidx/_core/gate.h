@@ -1,4 +1,4 @@
-// _gate.h owns who may be inside an index at one time: any number of readers, or one caller that
+// gate.h owns who may be inside an index at one time: any number of readers, or one caller that
 // changes it, and what happens on close and across fork. It must not know Python, nor what the
 // calls do. One atomic word, no lock: a query pays two uncontended additions.
 #pragma once

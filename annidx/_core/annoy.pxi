@@ -1,5 +1,5 @@
-# _annoy.pxi owns the calls of `annidx.AnnoyIndex` that are made a million times: adding one vector,
-# asking one question, reading one item. It is part of _core.pyx. What an index may do when, files
+# annoy.pxi owns the calls of `annidx.AnnoyIndex` that are made a million times: adding one vector,
+# asking one question, reading one item. It is part of binding.pyx. What an index may do when, files
 # and builds are decided in annoy.py; searching is the core's.
 
 cimport cython

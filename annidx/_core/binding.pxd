@@ -1,4 +1,4 @@
-# _core.pxd owns the C++ declarations that the binding uses. It holds no code.
+# binding.pxd owns the C++ declarations that the binding uses. It holds no code.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
@@ -204,7 +204,7 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
     void verify_file(const string&) except +raise_py_error
 
 
-cdef extern from "_gate.h" namespace "annidx_binding" nogil:
+cdef extern from "gate.h" namespace "annidx_binding" nogil:
     enum class Entry(int):
         entered
         closed
@@ -234,7 +234,7 @@ cdef extern from "_gate.h" namespace "annidx_binding" nogil:
     void rest()
 
 
-cdef extern from "_monitor.h" namespace "annidx_binding" nogil:
+cdef extern from "monitor.h" namespace "annidx_binding" nogil:
     cppclass PythonMonitor(Monitor):
         PythonMonitor(cnp.PyObject*) except +raise_py_error
 
