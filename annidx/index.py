@@ -332,7 +332,7 @@ class Index(_core.CoreIndex):
     def _query_any(
         self,
         vectors: npt.ArrayLike,
-        k: int,
+        k: int | None,
         recall: float | None,
         search_k: int | None,
         allow: Filter,
@@ -357,7 +357,7 @@ class Index(_core.CoreIndex):
         rows: npt.NDArray[np.uint32] | None,
         include_self: bool,
         single: bool,
-        k: int,
+        k: int | None,
         recall: float | None,
         search_k: int | None,
         allow: Filter,
@@ -368,8 +368,23 @@ class Index(_core.CoreIndex):
     ) -> Found:
         """Run prepared queries, or those that the items of `rows` are, part by part."""
         jobs = inputs.thread_count(n_jobs)
+        allow, deny = inputs.plain_filter(allow, "allow"), inputs.plain_filter(deny, "deny")
         given = queries if queries is not None else rows
         assert given is not None
+        if k is None:
+            within = [
+                found
+                for part, eligible in eligible_parts(self, allow, deny, len(given))
+                for found in self._query_within(
+                    None if queries is None else queries[part],
+                    None if rows is None else rows[part],
+                    include_self,
+                    radius,
+                    jobs,
+                    eligible,
+                )
+            ]
+            return within[0] if single else self._joined(within)
         parts = [
             self._query_many(
                 None if queries is None else queries[part],
@@ -395,6 +410,16 @@ class Index(_core.CoreIndex):
             return ids[0, :found], distances[0, :found]
         return self._padded(ids, distances, operator.index(k))
 
+    def _joined(self, answers: list[Found]) -> Found:
+        """Put answers of any length into the rows of a batch, as wide as the longest."""
+        shape = len(answers), max((len(ids) for ids, _ in answers), default=0)
+        all_ids = np.full(shape, None) if self._has_text_ids else np.full(shape, -1, dtype=np.int64)
+        all_distances = np.full(shape, np.nan)
+        for row, (ids, distances) in enumerate(answers):
+            all_ids[row, : len(ids)] = ids
+            all_distances[row, : len(ids)] = distances
+        return all_ids, all_distances
+
     def _padded(self, ids: npt.NDArray[Any], distances: npt.NDArray[np.float64], k: int) -> Found:
         """Widen the answers of a batch to k places: the core gives no more than there are items."""
         count, width = ids.shape
@@ -409,7 +434,7 @@ class Index(_core.CoreIndex):
     def _query_items_any(
         self,
         ids: Ids,
-        k: int,
+        k: int | None,
         include_self: bool,
         recall: float | None,
         search_k: int | None,
@@ -440,7 +465,7 @@ class Index(_core.CoreIndex):
     def query_exact(
         self,
         vectors: npt.ArrayLike,
-        k: int = 10,
+        k: int | None = 10,
         *,
         allow: Filter = None,
         deny: Filter = None,

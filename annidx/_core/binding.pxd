@@ -118,6 +118,10 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         uint64_t eligible_count
         Monitor* monitor
 
+    cppclass Answer:
+        vector[int64_t] ids
+        vector[double] distances
+
     cppclass CurveRow:
         uint32_t k
         double recall
@@ -171,9 +175,15 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         void query(
             const void*, uint64_t, const QueryOptions&, int64_t*, double*
         ) except +raise_py_error
+        void query_within(
+            const void*, uint64_t, const QueryOptions&, Answer*
+        ) except +raise_py_error
         uint64_t query_bytes()
         void query_rows(
             const Row*, uint64_t, cbool, const QueryOptions&, int64_t*, double*
+        ) except +raise_py_error
+        void query_rows_within(
+            const Row*, uint64_t, cbool, const QueryOptions&, Answer*
         ) except +raise_py_error
         double distance(Row, Row) except +raise_py_error
         void vectors(const Row*, uint64_t, void*) except +raise_py_error

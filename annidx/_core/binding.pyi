@@ -40,7 +40,7 @@ class CoreIndex:
     def query(
         self,
         vectors: npt.ArrayLike,
-        k: int = 10,
+        k: int | None = 10,
         *,
         recall: float | None = None,
         search_k: int | None = None,
@@ -53,7 +53,7 @@ class CoreIndex:
     def query_items(
         self,
         ids: Id | Ids,
-        k: int = 10,
+        k: int | None = 10,
         include_self: bool = False,
         *,
         recall: float | None = None,
@@ -123,6 +123,15 @@ class CoreIndex:
         eligible: list[SlotBits] | None,
         exact: bool,
     ) -> _Found: ...
+    def _query_within(
+        self,
+        queries: _Array | None,
+        rows: npt.NDArray[np.uint32] | None,
+        include_self: bool,
+        radius: float | None,
+        n_jobs: int,
+        eligible: list[SlotBits] | None,
+    ) -> list[_Found]: ...
     def _int_ids(self) -> npt.NDArray[np.int64]: ...
     def _text_ids(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]: ...
     def _find_ints(self, ids: npt.NDArray[np.int64]) -> _Rows: ...

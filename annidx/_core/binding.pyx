@@ -343,8 +343,9 @@ cdef class CoreIndex:
             One query of shape (dim,) or m queries of shape (m, dim), of any real dtype. For the
             hamming metric 0/1 values, or packed bytes with `packed=True`. A C-contiguous float32
             array is read in place.
-        k : int, default 10
-            Neighbours wanted, at least 1. More than the index holds is no error.
+        k : int or None, default 10
+            Neighbours wanted, at least 1; also with a radius no more than k are returned. More than
+            the index holds is no error. None, which needs a radius: all that are within it.
         recall : float, optional
             Share of the true neighbours to aim at, above 0 and at most 1, translated into effort by
             the curve measured at build. Default: the target given to `build`.
@@ -356,7 +357,8 @@ cdef class CoreIndex:
             of m of these (or None), one for each query. Ids that the index does not hold are
             ignored. When few items are left, they are compared exactly.
         radius : float, optional
-            Return only items at this distance or nearer (dot: of this inner product or larger).
+            Return only items at this distance or nearer (dot: of this inner product or larger): the
+            k nearest of them, or with `k=None` all.
         n_jobs : int, default 1
             Threads for a batch; -1 for all cores that this process may use.
         packed : bool, default False
@@ -368,7 +370,7 @@ cdef class CoreIndex:
         ids : ndarray
             int64, or object (str) when the index has text ids. Shape (r,) for one query, where
             r = min(k, items that qualify); shape (m, k) for a batch, where missing places hold -1,
-            or None.
+            or None. With `k=None` a batch is as wide as its longest answer.
         distances : ndarray of float64
             Of the same shape; NaN in missing places. angular 0..2, cosine 0..2, euclidean and
             manhattan from 0 up, dot the inner product, hamming the number of differing bits.
@@ -386,11 +388,14 @@ cdef class CoreIndex:
         -----
         Nearest first (dot: largest first); ties by insertion order. The search widens until
         min(k, eligible) items are found. Safe from many threads at once; the GIL is released during
-        the search. Cost grows about as the square root of the number of items.
+        the search. Cost grows about as the square root of the number of items. With `k=None` the
+        answer is complete, whatever the effort asked for: every item of each leaf that reaches into
+        the radius is compared, in many dimensions often every item.
         """
         cdef QueryOptions options
         if (
-            cnp.PyArray_CheckExact(vectors)
+            k is not None
+            and cnp.PyArray_CheckExact(vectors)
             and self._is_plain_query(<cnp.ndarray>vectors, packed)
             and _is_plain_call(allow, deny, n_jobs)
         ):
@@ -421,11 +426,12 @@ cdef class CoreIndex:
         ----------
         ids : id or sequence of ids
             One id gives answers of shape (r,), several (m, k), as for `query`.
-        k : int, default 10
-            Neighbours wanted.
+        k : int or None, default 10
+            Neighbours wanted, as for `query`.
         include_self : bool, default False
-            Whether an item may be among its own neighbours. Other items with an equal vector always
-            may.
+            Whether an item is among its own neighbours: then it is the first of them, whatever its
+            duplicates (under dot: whatever has a larger inner product), unless a filter or the
+            radius leaves it out. Other items with an equal vector always may be.
         recall, search_k, allow, deny, radius, n_jobs
             As for `query`.
 
@@ -443,7 +449,7 @@ cdef class CoreIndex:
         """
         cdef QueryOptions options
         cdef int64_t row
-        if _is_one_id(ids) and _is_plain_call(allow, deny, n_jobs):
+        if k is not None and _is_one_id(ids) and _is_plain_call(allow, deny, n_jobs):
             _read_options(&options, k, recall, search_k, radius)
             self._check_built()
             row = self._find_one(ids)
@@ -539,12 +545,7 @@ cdef class CoreIndex:
         options.exact = exact
         options.n_jobs = n_jobs
         cdef vector[SlotSet*] sets
-        if eligible is not None:
-            for one in eligible:
-                self._check_set(<SlotBits?>one)
-                sets.push_back((<SlotBits>one).bits.get())
-            options.eligible = sets.data()
-            options.eligible_count = sets.size()
+        self._read_sets(eligible, &sets, &options)
         cdef unique_ptr[PythonMonitor] monitor = _monitor_for(None)
         options.monitor = monitor.get()
         cdef cnp.npy_intp shape[2]
@@ -579,6 +580,76 @@ cdef class CoreIndex:
             return ids, distances
         finally:
             self.gate.leave()
+
+    def _query_within(
+        self,
+        cnp.ndarray queries,
+        cnp.ndarray rows,
+        bint include_self,
+        object radius,
+        int n_jobs,
+        list eligible,
+    ):
+        """As `_query_many`, for all within a radius. Returns (ids, distances) of each query."""
+        if radius is None:
+            raise ValueError(
+                "k: expected a whole number of at least 1, or None together with radius=, got None"
+            )
+        cdef QueryOptions options
+        _read_options(&options, 1, None, None, radius)
+        options.n_jobs = n_jobs
+        cdef vector[SlotSet*] sets
+        self._read_sets(eligible, &sets, &options)
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(None)
+        options.monitor = monitor.get()
+        cdef uint64_t count = (rows if queries is None else queries).shape[0]
+        cdef const void* query = NULL
+        cdef const Row* row = NULL
+        if queries is not None:
+            query = cnp.PyArray_DATA(queries)
+        else:
+            row = <const Row*>cnp.PyArray_DATA(rows)
+        cdef vector[Answer] answers
+        answers.resize(count)
+        cdef uint64_t i
+        cdef Index* core = self._enter_built()
+        try:
+            if count > 0:
+                with nogil:
+                    if query != NULL:
+                        core.query_within(query, count, options, answers.data())
+                    else:
+                        core.query_rows_within(row, count, include_self, options, answers.data())
+            found = []
+            for i in range(count):
+                found.append(self._found_of(core, &answers[i]))
+            return found
+        finally:
+            self.gate.leave()
+
+    cdef tuple _found_of(self, Index* core, const Answer* answer):
+        cdef cnp.npy_intp count = <cnp.npy_intp>answer.ids.size()
+        ids = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_INT64)
+        distances = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_FLOAT64)
+        if count > 0:
+            memcpy(cnp.PyArray_DATA(ids), answer.ids.data(), count * sizeof(int64_t))
+            memcpy(cnp.PyArray_DATA(distances), answer.distances.data(), count * sizeof(double))
+        if self.id_kind == IdKind.text:
+            ids = self._texts_of(core, ids)
+        return ids, distances
+
+    cdef int _read_sets(
+        self, list eligible, vector[SlotSet*]* sets, QueryOptions* options
+    ) except -1:
+        """The caller keeps `eligible` and `sets` alive."""
+        if eligible is None:
+            return 0
+        for one in eligible:
+            self._check_set(<SlotBits?>one)
+            sets.push_back((<SlotBits>one).bits.get())
+        options.eligible = sets.data()
+        options.eligible_count = sets.size()
+        return 0
 
     cdef int _check_set(self, SlotBits eligible) except -1:
         if eligible.identity != self._identity():

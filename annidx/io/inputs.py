@@ -115,14 +115,22 @@ def numbers(value: object, name: str) -> npt.NDArray[Any]:
     if isinstance(value, np.ma.MaskedArray):
         raise ValueError(f"{name}: expected plain numbers, got a masked array: fill it first")
     try:
-        array = value if isinstance(value, np.ndarray) else np.asarray(value)
+        array = value if isinstance(value, np.ndarray) else np.asarray(_plain_tensor(value))
         if array.dtype.kind == "O":
             array = array.astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the last: of tensors
         raise ValueError(f"{name}: cannot be read as an array of numbers: {error}") from None
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected numbers, got an array of dtype {array.dtype}")
     return array
+
+
+def _plain_tensor(value: Any) -> Any:
+    """Make a tensor of PyTorch one that NumPy can see; leave everything else as it is."""
+    if not callable(getattr(value, "detach", None)):
+        return value
+    value = value.detach()
+    return value.float() if str(value.dtype) == "torch.bfloat16" else value
 
 
 def matrix(value: object, name: str, width: int, *, packed: bool) -> npt.NDArray[Any]:
@@ -319,6 +327,27 @@ def as_queries(
     if bits:
         return to_bits(array, name, 0), single
     return to_float32(array, name, 0), single
+
+
+# ---- filters -------------------------------------------------------------------------------
+
+
+def plain_filter(items: Any, name: str) -> Any:
+    """Turn a column of booleans (of pandas, Polars, Arrow) into a mask; leave all else as it is."""
+    if isinstance(items, np.ndarray) or not hasattr(items, "__array__"):
+        return items
+    array = np.asarray(items)
+    if array.dtype == np.bool_:
+        return array
+    if array.dtype.kind == "O" and any(isinstance(item, (bool, np.bool_)) for item in array.flat):
+        for place, item in enumerate(array.flat):
+            if not isinstance(item, (bool, np.bool_)):
+                raise ValueError(
+                    f"{name}: expected only True and False in a mask, "
+                    f"got {described(item)} at place {place}"
+                )
+        return array.astype(np.bool_)
+    return items
 
 
 # ---- ids -----------------------------------------------------------------------------------

@@ -326,55 +326,100 @@ std::string Index::metadata() const {
 
 namespace {
 
+// Takes what was found for query i.
+using Take = std::function<void(std::uint64_t i, const std::vector<Neighbour>& found)>;
+
+// Texts do not overlap in a sound file; in a damaged one each could be all of them.
+void check_texts(const LoadedImage& loaded, const std::vector<Neighbour>& found) {
+  std::uint64_t bytes_left = loaded.ids().text_bytes;
+  for (const Neighbour& neighbour : found) {
+    const std::uint64_t bytes = loaded.ids().text_of(neighbour.row).size();
+    if (bytes > bytes_left) {
+      throw Error(ErrorCode::format,
+                  loaded.name() + " is damaged: section 'id_text_offsets', entry " +
+                      std::to_string(neighbour.row) + ": expected no overlap with other texts");
+    }
+    bytes_left -= bytes;
+  }
+}
+
+std::int64_t name_of(const LoadedImage& loaded, Row row) {
+  return loaded.ids().kind == IdKind::text ? static_cast<std::int64_t>(row)
+                                           : loaded.ids().int64_of(row);
+}
+
+// Into k places a query; those that stay empty hold -1 and NaN.
+Take into_places(const LoadedImage& loaded, std::uint32_t k, std::int64_t* ids, double* distances) {
+  return [&loaded, k, ids, distances](std::uint64_t i, const std::vector<Neighbour>& found) {
+    for (std::uint32_t j = 0; j < k; ++j) {
+      const bool present = j < found.size();
+      ids[i * k + j] = present ? name_of(loaded, found[j].row) : -1;
+      distances[i * k + j] = present ? found[j].distance : std::numeric_limits<double>::quiet_NaN();
+    }
+  };
+}
+
+Take into_answers(const LoadedImage& loaded, Answer* answers) {
+  return [&loaded, answers](std::uint64_t i, const std::vector<Neighbour>& found) {
+    answers[i].ids.reserve(found.size());
+    answers[i].distances.reserve(found.size());
+    for (const Neighbour& neighbour : found) {
+      answers[i].ids.push_back(name_of(loaded, neighbour.row));
+      answers[i].distances.push_back(neighbour.distance);
+    }
+  };
+}
+
+// Sets are told apart by the identity in the header, which a crafted file may have copied.
+void require_sets_fit(const LoadedImage& loaded, const QueryOptions& options) {
+  for (std::uint64_t i = 0; i < options.eligible_count; ++i) {
+    if (options.eligible[i]->slot_count() == loaded.items()) continue;
+    throw Error(ErrorCode::invalid_argument, "IdSet: it was made for an index of " +
+                                                 std::to_string(options.eligible[i]->slot_count()) +
+                                                 " items, this one has " +
+                                                 std::to_string(loaded.items()));
+  }
+}
+
 class BatchQuery {
  public:
-  BatchQuery(const LoadedImage& loaded, const QueryOptions& options, const Setting& setting)
-      : loaded_(loaded), options_(options), setting_(setting) {}
+  // `all_within`: everything within the radius instead of k.
+  BatchQuery(const LoadedImage& loaded, const QueryOptions& options, const Setting& setting,
+             bool all_within, const Take& take)
+      : loaded_(loaded),
+        options_(options),
+        setting_(setting),
+        all_within_(all_within),
+        take_(take) {
+    require_sets_fit(loaded, options);
+  }
 
-  // Runs query i and writes its k places.
-  void run(std::uint64_t i, const void* values, Searcher* searcher, std::int64_t* ids,
-           double* distances) const {
+  const LoadedImage& loaded() const noexcept { return loaded_; }
+  const QueryOptions& options() const noexcept { return options_; }
+
+  void run(std::uint64_t i, const void* values, Searcher* searcher) const {
     Request request;
-    request.k = options_.k;
+    request.k = all_within_ ? loaded_.items() : options_.k;
     request.setting = setting_;
     request.has_radius = options_.has_radius;
     request.radius = options_.radius;
+    request.all_within = all_within_;
     if (options_.eligible_count > 0) {
       request.eligible = options_.eligible[options_.eligible_count == 1 ? 0 : i];
     }
     if (options_.excluded) request.excluded = options_.excluded[i];
-    if (options_.included) request.included = options_.included[i];
+    if (options_.leading) request.leading = options_.leading[i];
     const std::vector<Neighbour>& found = searcher->run(loaded_.search(), values, request);
-    if (loaded_.ids().kind == IdKind::text) check_texts(found);
-    for (std::uint32_t j = 0; j < options_.k; ++j) {
-      const bool present = j < found.size();
-      ids[j] = present ? name_of(found[j].row) : -1;
-      distances[j] = present ? found[j].distance : std::numeric_limits<double>::quiet_NaN();
-    }
+    if (loaded_.ids().kind == IdKind::text) check_texts(loaded_, found);
+    take_(i, found);
   }
 
  private:
-  // Texts do not overlap in a sound file; in a damaged one each could be all of them.
-  void check_texts(const std::vector<Neighbour>& found) const {
-    std::uint64_t bytes_left = loaded_.ids().text_bytes;
-    for (const Neighbour& neighbour : found) {
-      const std::uint64_t bytes = loaded_.ids().text_of(neighbour.row).size();
-      if (bytes > bytes_left) {
-        throw Error(ErrorCode::format,
-                    loaded_.name() + " is damaged: section 'id_text_offsets', entry " +
-                        std::to_string(neighbour.row) + ": expected no overlap with other texts");
-      }
-      bytes_left -= bytes;
-    }
-  }
-  std::int64_t name_of(Row row) const {
-    return loaded_.ids().kind == IdKind::text ? static_cast<std::int64_t>(row)
-                                              : loaded_.ids().int64_of(row);
-  }
-
   const LoadedImage& loaded_;
   const QueryOptions& options_;
   Setting setting_;
+  bool all_within_;
+  const Take& take_;
 };
 
 void require_finite(const float* values, std::uint32_t dim, std::uint64_t row) {
@@ -398,17 +443,6 @@ void require_finite_item(const std::byte* values, std::uint32_t dim, Row row) {
   if (kernels().first_nonfinite(floats, dim) == dim) return;
   throw Error(ErrorCode::format, "the index is damaged: section 'vectors', row " +
                                      std::to_string(row) + ": expected finite numbers");
-}
-
-// Sets are told apart by the identity in the header, which a crafted file may have copied.
-void require_sets_fit(const LoadedImage& loaded, const QueryOptions& options) {
-  for (std::uint64_t i = 0; i < options.eligible_count; ++i) {
-    if (options.eligible[i]->slot_count() == loaded.items()) continue;
-    throw Error(ErrorCode::invalid_argument, "IdSet: it was made for an index of " +
-                                                 std::to_string(options.eligible[i]->slot_count()) +
-                                                 " items, this one has " +
-                                                 std::to_string(loaded.items()));
-  }
 }
 
 Setting choose_setting(const std::vector<format::CurvePoint>& curve, const LoadedImage& loaded,
@@ -444,6 +478,44 @@ void for_each_query(std::uint64_t n, const QueryOptions& options,
       options.monitor);
 }
 
+void ask(const BatchQuery& batch, const void* queries, std::uint64_t n, std::uint64_t row_bytes) {
+  const auto* rows = static_cast<const std::byte*>(queries);
+  const std::uint32_t dim = batch.loaded().dim();
+  const bool floats = batch.loaded().metric() != Metric::hamming;
+  for_each_query(n, batch.options(), [&](std::uint64_t i, Searcher* searcher) {
+    const void* values = rows + i * row_bytes;
+    if (floats) require_finite(static_cast<const float*>(values), dim, i);
+    batch.run(i, values, searcher);
+  });
+}
+
+void ask_rows(const BatchQuery& batch, const Row* rows, std::uint64_t n, const Index& index) {
+  const std::uint32_t dim = batch.loaded().dim();
+  const bool floats = batch.loaded().metric() != Metric::hamming;
+  for_each_query(n, batch.options(), [&](std::uint64_t i, Searcher* searcher) {
+    std::vector<std::byte> values(index.query_bytes());
+    index.vectors(rows + i, 1, values.data());
+    if (floats) require_finite_item(values.data(), dim, rows[i]);
+    batch.run(i, values.data(), searcher);
+  });
+}
+
+std::vector<Slot> slots_of(const LoadedImage& loaded, const Row* rows, std::uint64_t n) {
+  std::vector<Slot> slots(n);
+  for (std::uint64_t i = 0; i < n; ++i) {
+    require_row(rows[i], loaded);
+    slots[i] = loaded.slot_of(rows[i]);
+  }
+  return slots;
+}
+
+QueryOptions about_items(const QueryOptions& options, const std::vector<Slot>& slots,
+                         bool include_self) {
+  QueryOptions resolved = options;
+  (include_self ? resolved.leading : resolved.excluded) = slots.data();
+  return resolved;
+}
+
 }  // namespace
 
 std::uint64_t Index::query_bytes() const noexcept {
@@ -454,39 +526,35 @@ std::uint64_t Index::query_bytes() const noexcept {
 void Index::query(const void* queries, std::uint64_t n, const QueryOptions& options,
                   std::int64_t* ids, double* distances) const {
   const LoadedImage& loaded = state_->built();
-  require_sets_fit(loaded, options);
-  const BatchQuery batch(loaded, options, choose_setting(state_->curve, loaded, options));
-  const auto* rows = static_cast<const std::byte*>(queries);
-  const std::uint64_t row_bytes = query_bytes();
-  const std::uint32_t dim = state_->dim;
-  const bool floats = state_->metric != Metric::hamming;
-  for_each_query(n, options, [&](std::uint64_t i, Searcher* searcher) {
-    const void* values = rows + i * row_bytes;
-    if (floats) require_finite(static_cast<const float*>(values), dim, i);
-    batch.run(i, values, searcher, ids + i * options.k, distances + i * options.k);
-  });
+  const Take take = into_places(loaded, options.k, ids, distances);
+  const Setting setting = choose_setting(state_->curve, loaded, options);
+  ask({loaded, options, setting, false, take}, queries, n, query_bytes());
+}
+
+void Index::query_within(const void* queries, std::uint64_t n, const QueryOptions& options,
+                         Answer* answers) const {
+  const LoadedImage& loaded = state_->built();
+  const Take take = into_answers(loaded, answers);
+  ask({loaded, options, {}, true, take}, queries, n, query_bytes());
 }
 
 void Index::query_rows(const Row* rows, std::uint64_t n, bool include_self,
                        const QueryOptions& options, std::int64_t* ids, double* distances) const {
   const LoadedImage& loaded = state_->built();
-  std::vector<Slot> slots(n);
-  for (std::uint64_t i = 0; i < n; ++i) {
-    require_row(rows[i], loaded);
-    slots[i] = loaded.slot_of(rows[i]);
-  }
-  QueryOptions resolved = options;
-  (include_self ? resolved.included : resolved.excluded) = slots.data();
-  require_sets_fit(loaded, resolved);
-  const std::uint32_t dim = state_->dim;
-  const bool floats = state_->metric != Metric::hamming;
-  const BatchQuery batch(loaded, resolved, choose_setting(state_->curve, loaded, resolved));
-  for_each_query(n, resolved, [&](std::uint64_t i, Searcher* searcher) {
-    std::vector<std::byte> values(query_bytes());
-    vectors(rows + i, 1, values.data());
-    if (floats) require_finite_item(values.data(), dim, rows[i]);
-    batch.run(i, values.data(), searcher, ids + i * resolved.k, distances + i * resolved.k);
-  });
+  const std::vector<Slot> slots = slots_of(loaded, rows, n);
+  const QueryOptions resolved = about_items(options, slots, include_self);
+  const Take take = into_places(loaded, options.k, ids, distances);
+  const Setting setting = choose_setting(state_->curve, loaded, options);
+  ask_rows({loaded, resolved, setting, false, take}, rows, n, *this);
+}
+
+void Index::query_rows_within(const Row* rows, std::uint64_t n, bool include_self,
+                              const QueryOptions& options, Answer* answers) const {
+  const LoadedImage& loaded = state_->built();
+  const std::vector<Slot> slots = slots_of(loaded, rows, n);
+  const QueryOptions resolved = about_items(options, slots, include_self);
+  const Take take = into_answers(loaded, answers);
+  ask_rows({loaded, resolved, {}, true, take}, rows, n, *this);
 }
 
 double Index::distance(Row a, Row b) const {

@@ -52,10 +52,16 @@ struct QueryOptions {
   // Eligible slots: none (all), one for the batch, or one a query.
   const SlotSet* const* eligible = nullptr;
   std::uint64_t eligible_count = 0;  // 0, 1 or the number of queries
-  // Slot to leave out of query i, or to score in any case (query_items); null: none.
+  // Slot to leave out of query i, or to put first (query_items); null: none.
   const Slot* excluded = nullptr;
-  const Slot* included = nullptr;
+  const Slot* leading = nullptr;
   Monitor* monitor = nullptr;  // batches only
+};
+
+// What is found for one query where its number is not known before.
+struct Answer {
+  std::vector<std::int64_t> ids;  // rows for text ids
+  std::vector<double> distances;
 };
 
 // A measured point of the recall curve.
@@ -143,10 +149,15 @@ class Index {
   // distances; missing places get -1 and NaN.
   void query(const void* queries, std::uint64_t n, const QueryOptions& options, std::int64_t* ids,
              double* distances) const;
+  // All within options.radius, exactly: k and the effort mean nothing here. answers: n of them.
+  void query_within(const void* queries, std::uint64_t n, const QueryOptions& options,
+                    Answer* answers) const;
   std::uint64_t query_bytes() const noexcept;
   // Queries that are the items themselves, by row (rows < items()).
   void query_rows(const Row* rows, std::uint64_t n, bool include_self, const QueryOptions& options,
                   std::int64_t* ids, double* distances) const;
+  void query_rows_within(const Row* rows, std::uint64_t n, bool include_self,
+                         const QueryOptions& options, Answer* answers) const;
   // Distance as queries return it, between two items.
   double distance(Row a, Row b) const;
 

@@ -67,21 +67,15 @@ void ExactStage::finish(std::uint64_t k) {
 }
 
 void ExactStage::score(const SearchView& view, const QueryForms& query, const Request& request,
-                       Candidates* candidates) {
-  for (std::size_t i = 0; i < candidates->count(); ++i) {
-    const Slot slot = candidates->slots()[i];
+                       const Candidates& candidates) {
+  for (std::size_t i = 0; i < candidates.count(); ++i) {
+    const Slot slot = candidates.slots()[i];
     prefetch_l2(view.stored(slot), view.row_bytes);
     prefetch_l2(view.slot_rows + slot, sizeof(std::uint32_t));
   }
-  if (request.included != kNoRow && request.is_eligible(request.included)) {
-    const Slot* end = candidates->slots() + candidates->count();
-    if (std::find<const Slot*>(candidates->slots(), end, request.included) == end) {
-      candidates->push(0.0f, request.included);
-    }
-  }
   begin();
-  for (std::size_t i = 0; i < candidates->count(); ++i) {
-    const Slot slot = candidates->slots()[i];
+  for (std::size_t i = 0; i < candidates.count(); ++i) {
+    const Slot slot = candidates.slots()[i];
     found_.push_back({exact_key(view, query.exact(), slot), 0.0, checked_row(view, slot), slot});
   }
   finish(request.k);
@@ -92,6 +86,10 @@ void ExactStage::collect(const SearchView& view, const QueryForms& query, const 
   if (slot == request.excluded || !request.is_eligible(slot)) return;
   const double key = exact_key(view, query.exact(), slot);
   if (key > bound_) return;
+  if (request.has_radius &&
+      !view.scorer->within(view.scorer->distance(query.exact(), key), request.radius)) {
+    return;
+  }
   found_.push_back({key, 0.0, checked_row(view, slot), slot});
   if (found_.size() >= request.k * 2 + 1024) {
     std::nth_element(found_.begin(), found_.begin() + static_cast<std::ptrdiff_t>(request.k) - 1,
@@ -167,6 +165,14 @@ void ExactStage::set_distances(const SearchView& view, const QueryForms& query) 
 void ExactStage::cut_to_radius(const SearchView& view, double radius) {
   const auto outside = [&](const Neighbour& n) { return !view.scorer->within(n.distance, radius); };
   found_.erase(std::remove_if(found_.begin(), found_.end(), outside), found_.end());
+}
+
+void ExactStage::lead(const SearchView& view, const QueryForms& query, const Request& request) {
+  const Slot slot = request.leading;
+  const double key = exact_key(view, query.exact(), slot);
+  const double distance = view.scorer->distance(query.exact(), key);
+  if (request.has_radius && !view.scorer->within(distance, request.radius)) return;
+  found_.insert(found_.begin(), {key, distance, checked_row(view, slot), slot});
 }
 
 }  // namespace annidx

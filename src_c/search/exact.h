@@ -19,9 +19,11 @@ double exact_key(const SearchView& view, const ExactQuery& query, Slot slot);
 // Collects the nearest items of one query.
 class ExactStage {
  public:
-  // The best k of the candidates; with the included slot, if that is eligible.
+  // Forgets what was found.
+  void begin();
+  // The best k of the candidates.
   void score(const SearchView& view, const QueryForms& query, const Request& request,
-             Candidates* candidates);
+             const Candidates& candidates);
   // The best k of all eligible items.
   void scan_all(const SearchView& view, const QueryForms& query, const Request& request,
                 const PageKeeper& pages);
@@ -34,11 +36,13 @@ class ExactStage {
   void set_distances(const SearchView& view, const QueryForms& query);
   // Drops what lies outside the radius.
   void cut_to_radius(const SearchView& view, double radius);
+  // Puts the leading slot, which is not among what was found, before it, if it is within the
+  // radius.
+  void lead(const SearchView& view, const QueryForms& query, const Request& request);
 
   const std::vector<Neighbour>& found() const noexcept { return found_; }
 
  private:
-  void begin();
   void collect(const SearchView& view, const QueryForms& query, const Request& request, Slot slot);
   void collect_range(const SearchView& view, const QueryForms& query, const Request& request,
                      const LeafSpan& span, const PageKeeper& pages);

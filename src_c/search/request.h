@@ -32,9 +32,10 @@ struct Request {
   const SlotSet* eligible = nullptr;  // null: all
   Slot excluded = kNoRow;             // never returned
   bool excluded_is_hidden = false;    // nor is its list read: as if it were not in the index
-  Slot included = kNoRow;  // scored whether the scan meets it or not (an item asking for itself)
+  Slot leading = kNoRow;              // comes first, whatever is nearer, if it may come at all
   bool has_radius = false;
   double radius = 0.0;
+  bool all_within = false;  // all within the radius, exactly; k is the number of items
 
   bool is_eligible(Slot slot) const noexcept { return !eligible || eligible->contains(slot); }
   const std::uint64_t* eligible_words() const noexcept {

@@ -64,7 +64,7 @@ void Searcher::approximate(const SearchView& view, const Request& request) {
   find_candidates(view, request, keep);
   if (view.forest.trees.size() > 1) further_trees_.run(view, leaves_, request, &candidates_);
   if (view.row_scalars) rerank(view, query_, exact, pages_, &candidates_);
-  exact_.score(view, query_, request, &candidates_);
+  exact_.score(view, query_, request, candidates_);
 }
 
 // Looks at more candidates until as many as wanted are found, at last at everything.
@@ -87,9 +87,7 @@ void Searcher::search_widening(const SearchView& view, const Request& request,
   exact_.scan_all(view, query_, attempt, pages_);
 }
 
-const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* values,
-                                            const Request& request) {
-  query_.set(view, values);
+void Searcher::search(const SearchView& view, const Request& request) {
   std::uint64_t eligible = request.eligible ? request.eligible->count() : view.item_count;
   if (request.excluded != kNoRow && request.is_eligible(request.excluded) && eligible > 0) {
     --eligible;
@@ -101,19 +99,38 @@ const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* 
       request.setting.everything || query_.is_zero() || eligible <= tuning::kExactScanItems;
   if (exactly) {
     exact_.scan_all(view, query_, request, pages_);
+  } else if (request.all_within) {
+    query_.prepare_routing(view);
+    exact_.scan_ball(view, query_, request, pages_);
   } else {
     search_widening(view, request, wanted);
   }
   exact_.set_distances(view, query_);
-  if (request.has_radius) {
-    exact_.cut_to_radius(view, request.radius);
-    if (exact_.found().size() < wanted && !exactly) {
-      // Fewer than k lie within the radius as far as the search saw.
-      exact_.scan_ball(view, query_, request, pages_);
-      exact_.set_distances(view, query_);
-      exact_.cut_to_radius(view, request.radius);
-    }
+  if (exactly || request.all_within || !request.has_radius) return;
+  exact_.cut_to_radius(view, request.radius);
+  if (exact_.found().size() < wanted) {
+    // Fewer than k lie within the radius as far as the search saw.
+    exact_.scan_ball(view, query_, request, pages_);
+    exact_.set_distances(view, query_);
   }
+}
+
+const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* values,
+                                            const Request& request) {
+  query_.set(view, values);
+  if (request.leading == kNoRow || !request.is_eligible(request.leading)) {
+    search(view, request);
+    return exact_.found();
+  }
+  Request others = request;
+  others.excluded = request.leading;
+  others.k = request.k - 1;
+  if (others.k > 0) {
+    search(view, others);
+  } else {
+    exact_.begin();
+  }
+  exact_.lead(view, query_, request);
   return exact_.found();
 }
 

@@ -27,7 +27,8 @@ namespace annidx {
 class Searcher {
  public:
   // values: dim floats as the user gave them, or packed bits for hamming. Must outlive the run.
-  // Results are nearest first, ties by row, min(k, eligible) of them, fewer only by the radius.
+  // Results are nearest first, behind the leading one; ties by row; min(k, eligible) of them, fewer
+  // only by the radius.
   const std::vector<Neighbour>& run(const SearchView& view, const void* values,
                                     const Request& request);
   // Called while a query reads much, so that pages can be given back where memory is limited. Must
@@ -44,6 +45,7 @@ class Searcher {
   void score_leaves(const SearchView& view, std::vector<float>* scores) const;
 
  private:
+  void search(const SearchView& view, const Request& request);
   void find_candidates(const SearchView& view, const Request& request, std::uint64_t keep);
   void approximate(const SearchView& view, const Request& request);
   void search_widening(const SearchView& view, const Request& request, std::uint64_t wanted);

@@ -51,6 +51,7 @@ def ask(index: annidx.Index, v: npt.NDArray[np.float32]) -> npt.NDArray[np.float
     index.query([[1.0, 2.0]], allow=both, deny=ids)
     index.query(v, allow=[[1, 2], few, None, np.array([1])], deny=frozenset([1]))
     index.query(v, allow=range(10), deny=["a", "b"])
+    index.query(v, k=None, radius=0.5, deny=index.query_items(3, None, True, radius=1)[0])
     index.query_exact(v, k=5, allow=few, radius=1, n_jobs=2)
     index.query_items("a", k=5)
     index.query_items([1, 2], 5, True, recall=0.9)

@@ -108,6 +108,7 @@ def _ask_queries(index: annidx.Index, outcome: Outcome, *, are_sound: bool = Tru
         if are_sound:
             check_found(index, found, k)
     outcome.ask(lambda: index.query_exact(queries[0], k=5))
+    outcome.ask(lambda: index.query(queries[0], k=None, radius=0.7))
     outcome.ask(lambda: index.query(np.stack(queries), k=3, n_jobs=2))
 
 
