@@ -89,10 +89,11 @@ class Index(_core.CoreIndex):
         Parameters
         ----------
         vectors : array_like
-            Shape (n, dim), any real dtype. For hamming 0/1 values, or with `packed=True` uint8 of
-            shape (n, dim / 8) rounded up. C-contiguous arrays of the index's own dtype (or float32)
-            are copied once; other types are converted in parts. A read-only `numpy.memmap` of the
-            very dtype is not copied: the index keeps it until it is built.
+            Shape (n, dim), any real dtype: an array, a tensor, a frame of numbers, a column of
+            lists, or lists (docs/inputs.md has all kinds). For hamming 0/1 values, or with
+            `packed=True` uint8 of shape (n, dim / 8) rounded up. C-contiguous arrays of the index's
+            own dtype (or float32) are copied once; other types are converted in parts. A read-only
+            `numpy.memmap` of the very dtype is not copied: the index keeps it until it is built.
         ids : sequence of int or of str, optional
             One unique id for each vector: integers that fit int64, or strings. Without it ids are
             0, 1, 2, ..., continued over all calls. An index has ids of one kind only.

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from annidx import _core
 from annidx._core import described
+from annidx.io.containers import as_numbers, as_seen
 
 # Converted bytes held at one time while a large input of another type is read.
 CHUNK_BYTES = 64 << 20
@@ -110,32 +111,9 @@ def require_replaceable(path: str, *, force: bool, what: str = "an annidx file")
 # ---- vectors -------------------------------------------------------------------------------
 
 
-def numbers(value: object, name: str) -> npt.NDArray[Any]:
-    """Read anything NumPy can see as an array of real numbers, without copying arrays."""
-    if isinstance(value, np.ma.MaskedArray):
-        raise ValueError(f"{name}: expected plain numbers, got a masked array: fill it first")
-    try:
-        array = value if isinstance(value, np.ndarray) else np.asarray(_plain_tensor(value))
-        if array.dtype.kind == "O":
-            array = array.astype(np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:  # the last: of tensors
-        raise ValueError(f"{name}: cannot be read as an array of numbers: {error}") from None
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{name}: expected numbers, got an array of dtype {array.dtype}")
-    return array
-
-
-def _plain_tensor(value: Any) -> Any:
-    """Make a tensor of PyTorch one that NumPy can see; leave everything else as it is."""
-    if not callable(getattr(value, "detach", None)):
-        return value
-    value = value.detach()
-    return value.float() if str(value.dtype) == "torch.bfloat16" else value
-
-
 def matrix(value: object, name: str, width: int, *, packed: bool) -> npt.NDArray[Any]:
     """Read (n, width) numbers; packed ones must be uint8."""
-    array = numbers(value, name)
+    array = as_numbers(value, name, width)
     if array.ndim != 2 or array.shape[1] != width:
         raise ValueError(f"{name}: expected shape (n, {width}), got {array.shape}")
     if packed:
@@ -314,7 +292,7 @@ def as_queries(
     if packed and not bits:
         raise ValueError("packed: expected False: only a hamming index takes packed bits")
     width = (dim + 7) // 8 if packed else dim
-    array = numbers(value, name)
+    array = as_numbers(value, name, width)
     single = array.ndim == 1
     if single:
         array = array[np.newaxis]
@@ -334,9 +312,9 @@ def as_queries(
 
 def plain_filter(items: Any, name: str) -> Any:
     """Turn a column of booleans (of pandas, Polars, Arrow) into a mask; leave all else as it is."""
-    if isinstance(items, np.ndarray) or not hasattr(items, "__array__"):
+    array = as_seen(items, name)
+    if array is None:
         return items
-    array = np.asarray(items)
     if array.dtype == np.bool_:
         return array
     if array.dtype.kind == "O" and any(isinstance(item, (bool, np.bool_)) for item in array.flat):
@@ -392,21 +370,26 @@ def is_one_id(value: object) -> bool:
 
 def read_ids(ids: object, name: str) -> IdBatch:
     """Read several ids: all integers that fit int64, or all strings."""
-    if isinstance(ids, (str, bytes)) or not (hasattr(ids, "__iter__") or hasattr(ids, "__array__")):
+    if isinstance(ids, (str, bytes)):
         raise ValueError(f"{name}: expected a list or array of ids, got {described(ids)}")
-    if hasattr(ids, "__array__"):
-        array = np.asarray(ids)
+    array = as_seen(ids, name)
+    if array is not None:
         if array.ndim != 1:
             raise ValueError(f"{name}: expected ids of shape (n,), got {array.shape}")
         if array.dtype.kind in "iu":
             return IdBatch(_as_int64(array, name), None, None)
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            place = int(np.argmax(np.isnan(array)))
+            raise ValueError(f"{name}: expected integers or strings, place {place} has none")
         if array.dtype.kind not in "UTO":
             raise ValueError(
                 f"{name}: expected integers or strings, got an array of dtype {array.dtype}"
             )
         items = array.tolist()
+    elif hasattr(ids, "__iter__"):
+        items = list(ids)
     else:
-        items = list(ids)  # type: ignore[call-overload]
+        raise ValueError(f"{name}: expected a list or array of ids, got {described(ids)}")
     if items and isinstance(items[0], str):
         text, offsets = _core.encode_texts(items, name)
         return IdBatch(None, text, offsets)
