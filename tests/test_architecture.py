@@ -215,7 +215,8 @@ MAY_IMPORT = {
     "_core": {"ground", "_core"},
     "io": {"ground", "_core", "io"},
     "faces": {"ground", "_core", "io", "faces"},
-    "cli": {"ground", "io", "faces", "cli"},
+    "explore": {"ground", "faces", "explore"},
+    "cli": {"ground", "io", "faces", "explore", "cli"},
 }
 ROOM_OF_MODULE = {"errors": "ground", "_version": "ground"}
 ROOM_OF_MODULE |= dict.fromkeys(("demo", "_terminal", "__main__"), "cli")

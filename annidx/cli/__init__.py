@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import annidx
-from annidx.cli import build, convert, demo, export, ids, info, query, tune, verify
+from annidx.cli import build, convert, demo, explore, export, ids, info, query, tune, verify
 
 COMMANDS = {
     "demo": demo.COMMAND,
+    "explore": explore.COMMAND,
     "build": build.COMMAND,
     "query": query.COMMAND,
     "info": info.COMMAND,

@@ -40,6 +40,14 @@ def not_negative(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """Read a port: 0 for any free one."""
+    number = not_negative(text)
+    if number > 65_535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, found {text!r}")
+    return number
+
+
 def jobs(text: str) -> int:
     """Read a number of threads; -1 is all cores."""
     return -1 if text == "-1" else positive(text)
