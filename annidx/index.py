@@ -10,12 +10,12 @@ import operator
 import os
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from annidx import _core
+from annidx import _core, like
 from annidx._core.types import Filter, Id, Ids
 from annidx._progress import Progress, reporter
 from annidx.errors import FormatError, StateError
@@ -27,6 +27,7 @@ from annidx.io.export import write_export
 __all__ = ["Index"]
 
 Path: TypeAlias = "str | os.PathLike[str]"
+Missing: TypeAlias = Literal["raise", "skip"]
 Found: TypeAlias = tuple[npt.NDArray[Any], npt.NDArray[np.float64]]
 
 _MAX_DIM = 65535
@@ -443,14 +444,17 @@ class Index(_core.CoreIndex):
         deny: Filter,
         radius: float | None,
         n_jobs: int,
+        missing: Missing,
     ) -> Found:
         """Answer what `query_items` does not answer itself: several items, and filters."""
         self._check_built()
         single = inputs.is_one_id(ids)
-        rows = self._known_rows([ids] if single else ids)
-        return self._answer(
+        rows = self._rows_of([ids] if single else ids, missing)
+        unknown = rows < 0
+        found, distances = self._answer(
             None,
-            rows,
+            # Some row, so that the filters of a batch stay beside their queries.
+            np.where(unknown, 0, rows).astype(np.uint32),
             bool(include_self),
             single,
             k,
@@ -462,6 +466,121 @@ class Index(_core.CoreIndex):
             n_jobs,
             False,
         )
+        return self._without(unknown, found, distances, fits=k is None)
+
+    def _without(
+        self,
+        unknown: npt.NDArray[np.bool_],
+        ids: npt.NDArray[Any],
+        distances: npt.NDArray[np.float64],
+        *,
+        fits: bool,
+    ) -> Found:
+        """Empty some answers; with `fits` the batch becomes as wide as what is left."""
+        if not unknown.any():
+            return ids, distances
+        if ids.ndim == 1:
+            return ids[:0], distances[:0]
+        ids[unknown] = None if self._has_text_ids else -1
+        distances[unknown] = np.nan
+        width = ids.shape[1]
+        if fits:
+            width = int((~np.isnan(distances)).sum(axis=1).max(initial=0))
+        return ids[:, :width], distances[:, :width]
+
+    def query_like(
+        self,
+        positive: Id | Ids | npt.ArrayLike,
+        negative: Id | Ids | npt.ArrayLike | None = None,
+        k: int = 10,
+        *,
+        weights: npt.ArrayLike | None = None,
+        diversity: float = 0.0,
+        recall: float | None = None,
+        search_k: int | None = None,
+        allow: Filter = None,
+        deny: Filter = None,
+        missing: Missing = "raise",
+    ) -> Found:
+        """Find items that are like some, and unlike others.
+
+        Parameters
+        ----------
+        positive, negative : ids or vectors
+            Items by their ids, one or several; or vectors, floats of shape (dim,) or any numbers of
+            shape (m, dim). At least one positive.
+        k : int, default 10
+            Items wanted, at least 1.
+        weights : array_like, optional
+            How much each positive counts, then each negative, numbers from 0 up. Those of the
+            negatives may be left out. Default 1.
+        diversity : float, default 0
+            0..1: how much the items of the answer shall differ among themselves. Above 0 they are
+            chosen from the 5 k nearest (at least 50) by maximal marginal relevance.
+        recall, search_k, allow, deny
+            As for `query`.
+        missing : {"raise", "skip"}, default "raise"
+            What becomes of an id that the index does not hold: an error, or it does not count.
+
+        Returns
+        -------
+        ids, distances : ndarray
+            Shape (r,), r = min(k, items that qualify), as for one `query`; items given as examples
+            are not among them. Distances are those from the query that the examples make. Nearest
+            first; with diversity in the order of choice.
+
+        Raises
+        ------
+        KeyError
+            The index does not hold an id, unless those are skipped.
+        ValueError
+            An argument is wrong, no example is left, or under angular and cosine the examples
+            cancel each other out.
+        StateError, FormatError
+            As for `query`.
+
+        Notes
+        -----
+        The query is the weighted mean of the positives: of their directions under angular and
+        cosine, of the vectors themselves under euclidean, manhattan and dot; under hamming each bit
+        is that of the majority, a tie that of the heaviest positive. Negatives push it away, from
+        their mean, by min(1, weight of the negatives / weight of the positives) times the distance
+        of the two means.
+
+        Maximal marginal relevance [1]_ takes the nearest first, and then each time the item of the
+        largest (1 - diversity) * similarity to the query - diversity * similarity to the most
+        similar item taken. Similarity is the cosine (angular, cosine), the inner product (dot) or
+        the negative distance.
+
+        Safe from many threads. Costs one query, and with diversity the vectors of the items it
+        chooses from.
+
+        .. [1] J. Carbonell and J. Goldstein, The use of MMR, diversity-based reranking for
+           reordering documents and producing summaries, SIGIR 1998.
+        """
+        self._check_built()
+        wanted = inputs.whole_number(k, "k", 1, 2**32 - 1)
+        spread = inputs.share(diversity, "diversity")
+        liked, unliked = like.read_examples(self, positive, negative, weights, missing)
+        query = like.blend(self.metric, liked, unliked)
+        packed, _ = inputs.as_queries(
+            query, "positive", self.dim, bits=self.metric == "hamming", packed=False
+        )
+        own = _core.SlotBits()
+        own._fill(self, np.concatenate([liked.rows, unliked.rows]))
+        allow, deny = inputs.plain_filter(allow, "allow"), inputs.plain_filter(deny, "deny")
+        ((_, eligible),) = eligible_parts(self, allow, deny, 1)
+        others = ~own if eligible is None else eligible[0] - own
+        pool = min(like.pool_size(wanted, spread), len(self))
+        ids, distances = self._query_many(
+            packed, None, True, pool, recall, search_k, None, 1, [others], False
+        )
+        found = int(np.count_nonzero(~np.isnan(distances[0])))
+        ids, distances = ids[0, :found], distances[0, :found]
+        if spread > 0 and found > 0:
+            order = like.diversified(self.metric, query, self.get_vectors(ids), wanted, spread)
+            return ids[order], distances[order]
+        return ids[:wanted], distances[:wanted]
 
     def query_exact(
         self,
@@ -483,16 +602,18 @@ class Index(_core.CoreIndex):
 
     # ---- items -------------------------------------------------------------------------------
 
-    def _known_rows(self, ids: object) -> npt.NDArray[np.uint32]:
+    def _rows_of(self, ids: object, missing: Missing) -> npt.NDArray[np.int64]:
+        """Resolve ids; unknown ones are an error, or -1."""
+        skip = inputs.one_of(missing, "missing", ("raise", "skip")) == "skip"
         rows = find_rows(self, ids, "ids")
         unknown = np.flatnonzero(rows < 0)
-        if len(unknown):
-            place = int(unknown[0])
-            item = list(ids)[place]  # type: ignore[call-overload]
-            raise KeyError(item.item() if isinstance(item, np.generic) else item)
-        return rows.astype(np.uint32)
+        if len(unknown) and not skip:
+            raise KeyError(inputs.plain_id(list(ids)[int(unknown[0])]))  # type: ignore[call-overload]
+        return rows
 
-    def get_vectors(self, ids: Id | Ids, *, packed: bool = False) -> npt.NDArray[Any]:
+    def get_vectors(
+        self, ids: Id | Ids, *, packed: bool = False, missing: Missing = "raise"
+    ) -> npt.NDArray[Any]:
         """Return the vectors of items, as the index keeps them.
 
         Parameters
@@ -501,6 +622,9 @@ class Index(_core.CoreIndex):
             One id gives shape (dim,), several (m, dim).
         packed : bool, default False
             Return packed bits, uint8 of dim / 8 bytes rounded up (hamming only).
+        missing : {"raise", "skip"}, default "raise"
+            What becomes of an id that the index does not hold: an error, or it is left out, and m
+            is the number of those that are there. One id alone is never left out.
 
         Returns
         -------
@@ -510,14 +634,15 @@ class Index(_core.CoreIndex):
         Raises
         ------
         KeyError
-            The index does not hold an id.
+            The index does not hold an id, unless those are skipped.
         StateError
             The index is not built, or closed.
         """
         if packed and self.metric != "hamming":
             raise ValueError("packed: expected False: only a hamming index has packed bits")
         single = inputs.is_one_id(ids)
-        vectors = self._vectors(self._known_rows([ids] if single else ids))
+        rows = self._rows_of([ids], "raise") if single else self._rows_of(ids, missing)
+        vectors = self._vectors(rows[rows >= 0].astype(np.uint32))
         if self.metric == "hamming" and not packed:
             vectors = np.unpackbits(vectors, axis=1, count=self.dim)
         result: npt.NDArray[Any] = vectors[0] if single else vectors

@@ -419,6 +419,7 @@ cdef class CoreIndex:
         deny=None,
         radius=None,
         n_jobs=1,
+        missing="raise",
     ):
         """Find the nearest neighbours of items of the index.
 
@@ -434,6 +435,9 @@ cdef class CoreIndex:
             radius leaves it out. Other items with an equal vector always may be.
         recall, search_k, allow, deny, radius, n_jobs
             As for `query`.
+        missing : {"raise", "skip"}, default "raise"
+            What becomes of an id that the index does not hold: an error, or an answer without
+            neighbours, so that answers stay beside their ids.
 
         Returns
         -------
@@ -443,13 +447,19 @@ cdef class CoreIndex:
         Raises
         ------
         KeyError
-            The index does not hold an id.
+            The index does not hold an id, unless those are skipped.
         ValueError, StateError, FormatError
             As for `query`.
         """
         cdef QueryOptions options
         cdef int64_t row
-        if k is not None and _is_one_id(ids) and _is_plain_call(allow, deny, n_jobs):
+        if (
+            k is not None
+            and _is_one_id(ids)
+            and _is_plain_call(allow, deny, n_jobs)
+            and type(missing) is str
+            and missing == "raise"
+        ):
             _read_options(&options, k, recall, search_k, radius)
             self._check_built()
             row = self._find_one(ids)
@@ -457,7 +467,7 @@ cdef class CoreIndex:
                 raise KeyError(ids)
             return self._query_one(NULL, <Row>row, include_self, <SlotBits>allow, &options)
         return self._query_items_any(
-            ids, k, include_self, recall, search_k, allow, deny, radius, n_jobs
+            ids, k, include_self, recall, search_k, allow, deny, radius, n_jobs, missing
         )
 
     cdef bint _is_plain_query(self, cnp.ndarray row, object packed) noexcept:

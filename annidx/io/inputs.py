@@ -46,6 +46,20 @@ def whole_number(value: object, name: str, least: int, most: int) -> int:
     return number
 
 
+def share(value: object, name: str) -> float:
+    """Check a number from 0 to 1."""
+    expected = "a number from 0 to 1"
+    if isinstance(value, (bool, np.bool_, str, bytes)):
+        raise ValueError(f"{name}: expected {expected}, got {described(value)}")
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected {expected}, got {described(value)}") from None
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name}: expected {expected}, got {described(value)}")
+    return number
+
+
 def thread_count(n_jobs: object) -> int:
     """Resolve n_jobs: -1 is all cores that this process may use."""
     expected = "a number of threads of at least 1, or -1 for all cores"
@@ -366,6 +380,11 @@ NO_IDS = IdBatch(None, None, None)
 def is_one_id(value: object) -> bool:
     """Tell whether a value is one id rather than several."""
     return isinstance(value, (str, int, np.integer)) and not isinstance(value, bool)
+
+
+def plain_id(item: Any) -> Any:
+    """Return an id as Python's own int or str, for messages."""
+    return item.item() if isinstance(item, np.generic) else item
 
 
 def read_ids(ids: object, name: str) -> IdBatch:

@@ -56,6 +56,10 @@ def ask(index: annidx.Index, v: npt.NDArray[np.float32]) -> npt.NDArray[np.float
     index.query_items("a", k=5)
     index.query_items([1, 2], 5, True, recall=0.9)
     index.query_items(np.int64(3), include_self=False)
+    index.query_items(["a"], missing="skip")
+    index.get_vectors([1, 2], missing="skip")
+    index.query_like(positive=[1, 2], negative=3, k=20, weights=[1, 2], diversity=0.3, deny=both)
+    index.query_like("a", v, recall=0.99, allow=range(9), missing="skip")
     number: int = len(index) + len(few) + index.dim
     known: bool = "a" in index or 5 in index or 7 in few
     print(number, known, index.metric.upper(), index.dtype, index.built, index.closed)
