@@ -5,17 +5,17 @@ It must not run queries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from annidx import _core
-from annidx._core.types import Items
+from annidx._core.types import Follower, Items, Lookup
 from annidx.io.inputs import read_ids
 
-__all__ = ["IdSet"]
+__all__ = ["IdSet", "NamedSets"]
 
 # Bytes of sets held at one time for a batch in which each query has its own.
 _SETS_BYTES = 64 << 20
@@ -28,10 +28,11 @@ class IdSet(_core.SlotBits):
     ----------
     index : Index
         A built index. The set belongs to this index's content: it also works with another object
-        that maps the same file, and is refused by any other index.
-    items : ids or mask
-        A list, array or set of ids (those that the index does not hold are ignored), or a boolean
-        array over the rows in insertion order.
+        that maps the same file, and is refused by any other index. Of one that follows its file,
+        the present file is meant; `index.idset` makes sets that go along to the next.
+    items : ids, mask or name
+        A list, array or set of ids (those that the index does not hold are ignored), a boolean
+        array over the rows in insertion order, or the name of a set that the index was saved with.
 
     Raises
     ------
@@ -44,17 +45,89 @@ class IdSet(_core.SlotBits):
     Notes
     -----
     Takes one bit for each item of the index. A set never changes: `&`, `|`, `-` and `~` give new
-    ones. `len(s)` counts the items, `id in s` asks for one. Safe to share between threads. Keeps
-    its index alive.
+    ones. `len(s)` counts the items, `id in s` asks for one, and going through a set gives the ids
+    in row order. Safe to share between threads. Keeps its index alive, and pickles with it.
     """
 
-    def __init__(self, index: _core.CoreIndex, items: Items) -> None:
-        if not isinstance(index, _core.CoreIndex):
+    def __init__(self, index: _core.CoreIndex | Follower, items: Items) -> None:
+        present = index.current if isinstance(index, Follower) else index
+        if not isinstance(present, _core.CoreIndex):
             raise ValueError(f"index: expected an Index, got {_core.described(index)}")
-        self._fill(index, _rows_of(index, items, "items"))
+        if isinstance(items, (str, _core.SlotBits, Lookup)):
+            self._fill(present, _one_set(present, items, "items")._rows_in(present))
+        else:
+            self._fill(present, _rows_of(present, items, "items"))
+
+    def __iter__(self) -> Iterator[int] | Iterator[str]:
+        """Go through the ids of the items, in row order."""
+        ids: list[Any] = ids_of(self.index, self._rows_in(self.index))
+        return iter(ids)
 
     def __repr__(self) -> str:
         return f"IdSet({len(self)} of {len(self.index)} items)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        mask = np.zeros(len(self.index), np.bool_)
+        mask[self._rows_in(self.index)] = True
+        return _unpickled, (self.index, np.packbits(mask))
+
+
+def _unpickled(index: _core.CoreIndex, packed: npt.NDArray[np.uint8]) -> IdSet:
+    return IdSet(index, np.unpackbits(packed, count=len(index)).astype(np.bool_))
+
+
+class NamedSets(Mapping[str, IdSet]):
+    """The sets that an index was saved with, by name.
+
+    An element is read from the index when it is asked for, as an `IdSet`. Names ascend.
+    """
+
+    __slots__ = ("_index",)
+
+    def __init__(self, index: _core.CoreIndex) -> None:
+        self._index = index
+
+    def __getitem__(self, name: str) -> IdSet:
+        found = IdSet.__new__(IdSet)
+        if not isinstance(name, str) or not found._fill_named(self._index, name):
+            raise KeyError(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._index._named_sets())
+
+    def __len__(self) -> int:
+        return len(self._index._named_sets())
+
+    def __repr__(self) -> str:
+        return f"NamedSets({self._index._named_sets()})"
+
+
+def ids_of(index: _core.CoreIndex, rows: npt.NDArray[np.int64]) -> list[int] | list[str]:
+    """Return the ids of rows."""
+    if index._has_text_ids:
+        return cast("list[str]", index._text_ids(rows).tolist())
+    return cast("list[int]", index._int_ids()[rows].tolist())
+
+
+def named_bits(index: _core.CoreIndex, sets: Mapping[str, Items]) -> dict[str, _core.SlotBits]:
+    """Resolve the sets that an index is to be saved with."""
+    if not isinstance(sets, Mapping):
+        raise ValueError(f"sets: expected a dict of names and items, got {_core.described(sets)}")
+    found = {}
+    for name, items in sets.items():
+        if not isinstance(name, str) or not _is_utf8(name):
+            raise ValueError(f"sets: expected names that are text, got {_core.described(name)}")
+        found[name] = _one_set(index, items, f"sets[{name!r}]")
+    return found
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _rows_of(index: _core.CoreIndex, items: object, name: str) -> npt.NDArray[np.int64]:
@@ -83,6 +156,17 @@ def find_rows(index: _core.CoreIndex, ids: object, name: str) -> npt.NDArray[np.
 def _one_set(index: _core.CoreIndex, items: Any, name: str) -> _core.SlotBits:
     if isinstance(items, _core.SlotBits):
         return items
+    if isinstance(items, Lookup):
+        return items.bits_in(index)
+    if isinstance(items, str):
+        named = index._named_bits(items)
+        if named is None:
+            known = ", ".join(map(repr, index._named_sets())) or "none"
+            raise ValueError(
+                f"{name}: expected ids, a mask, or the name of a set of this index ({known}), "
+                f"got {items!r}"
+            )
+        return named
     result = _core.SlotBits()
     result._fill(index, _rows_of(index, items, name))
     return result
@@ -97,7 +181,8 @@ def _is_one_per_query(items: object) -> bool:
     first = items[0]
     if isinstance(first, np.ndarray):
         return first.ndim > 0
-    return first is None or isinstance(first, (_core.SlotBits, list, tuple, set, frozenset, range))
+    kinds = (_core.SlotBits, Lookup, list, tuple, set, frozenset, range)
+    return first is None or isinstance(first, kinds)
 
 
 def _check_length(items: Any, name: str, queries: int) -> None:

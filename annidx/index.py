@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from annidx import _core, like
-from annidx._core.types import Filter, Id, Ids
+from annidx._core.types import Filter, Id, Ids, Items
 from annidx._progress import Progress, reporter
 from annidx.errors import FormatError, StateError
 from annidx.ids import TextIds
-from annidx.idset import eligible_parts, find_rows
+from annidx.idset import NamedSets, eligible_parts, find_rows, named_bits
 from annidx.io import inputs
 from annidx.io.export import write_export
 
@@ -263,6 +263,7 @@ class Index(_core.CoreIndex):
         path: Path,
         metadata: dict[str, Any] | None = None,
         *,
+        sets: Mapping[str, Items] | None = None,
         progress: bool | Progress | None = None,
         force: bool = False,
     ) -> None:
@@ -276,6 +277,11 @@ class Index(_core.CoreIndex):
         metadata : dict, optional
             Anything that JSON can say, kept with the index and given back as `metadata`. Default:
             what the index carries already.
+        sets : mapping of str to ids, mask or IdSet, optional
+            Sets of items that live in the file under these names: filters of every process that
+            opens it, see `sets`. At most 4,096, names of at most 255 bytes of UTF-8; a set takes a
+            bit an item of the index, or 4 bytes an item of its own if that is less. They take the
+            place of all that the index carries. Default: those.
         progress : True or callable, optional
             As for `build`.
         force : bool, default False
@@ -284,7 +290,7 @@ class Index(_core.CoreIndex):
         Raises
         ------
         ValueError
-            The metadata cannot be written as JSON.
+            The metadata cannot be written as JSON, or a set is none.
         StateError
             The index is not built, or closed.
         FileExistsError
@@ -295,12 +301,27 @@ class Index(_core.CoreIndex):
         where = inputs.file_path(path, "path")
         inputs.require_replaceable(where, force=force)
         text = self._metadata_json() if metadata is None else _as_json(metadata)
+        self._check_built()
+        encoded = None if sets is None else self._encoded_sets(named_bits(self, sets))
         with reporter(progress) as report:
-            self._save(os.fsencode(where), text.encode("utf-8"), report)
+            self._save(os.fsencode(where), text.encode("utf-8"), encoded, report)
+        if encoded is not None:
+            self._replace_sets(encoded)
         self._metadata = text
         self._path = os.path.abspath(where)
         with open_index(self._path, warm=False, lock=False) as saved:
             self._file_identity = saved._identity()
+
+    @property
+    def sets(self) -> NamedSets:
+        """The sets that the index was saved with: a mapping of names to `IdSet`.
+
+        Notes
+        -----
+        A filter may name one: `index.query(v, allow="in_stock")`. A set is read from the file once
+        for such filters, and each time it is asked for here; both cost time that grows with it.
+        """
+        return NamedSets(self)
 
     def _metadata_json(self) -> str:
         if self._metadata is None:
@@ -760,10 +781,10 @@ class Index(_core.CoreIndex):
         -------
         dict
             "dim", "metric", "dtype", "items", "built", "ids" ("int" or "str"), "path",
-            "metadata"; once built also "n_trees", "leaves", "file_bytes", "vector_bytes",
-            "code_bytes" (of one vector), "format_version", "library_version", "identity",
-            "default_recall", "value_scale", "seed", "scan", "curve" (list of dict) and "sections"
-            (list of dict with "name", "offset" and "bytes").
+            "metadata"; once built also "sets" (dict of names and sizes), "n_trees", "leaves",
+            "file_bytes", "vector_bytes", "code_bytes" (of one vector), "format_version",
+            "library_version", "identity", "default_recall", "value_scale", "seed", "scan", "curve"
+            (list of dict) and "sections" (list of dict with "name", "offset" and "bytes").
         """
         facts: dict[str, Any] = {
             "dim": self.dim,
@@ -774,6 +795,8 @@ class Index(_core.CoreIndex):
             "metadata": self.metadata,
         }
         facts.update(self._info())
+        if self.built:
+            facts["sets"] = self._named_sets()
         return facts
 
     def reload_if_changed(self) -> bool:

@@ -32,13 +32,13 @@ STORAGE = {
     "manhattan": REAL | {"uint8"},
     "hamming": {"bits"},
 }
-# Kinds 1 to 34.
+# Kinds 1 to 35.
 NAMES = (
     "params vectors slot_rows row_slots ids_int64 id_order id_text_offsets id_text mean trees "
     "leaf_ranges leaf_centres leaf_mults leaf_biases leaf_scan_factors leaf_radii group_ranges "
     "group_centres group_mults group_biases tree_slots codes block_centroids code_records "
     "neighbours codebook code_first_dims rotation rotation_scales rotation_order byte_rows "
-    "row_scalars curve metadata"
+    "row_scalars curve metadata sets"
 ).split()
 UINT_PARAMS = (
     "id_kind scan_kind tree_count work_dim4 leaf_entries group_entries block_count code_count "
@@ -59,6 +59,7 @@ PARAM_PLACES = {
 HEADER = struct.Struct("<8sII16sQIIIIQ16s44sI")
 ENTRY = struct.Struct("<IIQQQII")
 PARAMS = struct.Struct("<12I5f3IfIf3I6I")
+SET = struct.Struct("<QQII")
 TREE = np.dtype([(name, "<u4") for name in ("leaf", "leaves", "group", "groups")])
 LEAF = np.dtype(
     [("first", "<u8")]
@@ -133,6 +134,23 @@ def fnv1a_128(data: bytes) -> int:
 def align(offset: int) -> int:
     """Return the first multiple of 64 from `offset` on."""
     return -(-offset // 64) * 64
+
+
+def fill(offset: int) -> int:
+    """Return the first multiple of 8 from `offset` on."""
+    return -(-offset // 8) * 8
+
+
+@dataclass(frozen=True)
+class SetPlace:
+    """Where a named set stands in its section."""
+
+    name_at: int
+    name_end: int
+    rows_at: int
+    rows_end: int
+    count: int
+    storage: int
 
 
 @dataclass(frozen=True)
@@ -324,6 +342,9 @@ class IndexFile:
     def _check_sections(self) -> None:
         expected = self.expected_sections()
         known = [e for e in self.entries.values() if e.kind <= len(NAMES)]
+        if known and known[-1].name == "sets":
+            require((known[-1].flags, known[-1].record) == (0, 8), "damaged: sets")
+            known.pop()
         require([e.name for e in known] == [*expected, "metadata"], "damaged: other sections")
         for entry in known[:-1]:
             count, record = expected[entry.name]
@@ -351,6 +372,32 @@ class IndexFile:
     def identity(self) -> str:
         """Identity as 32 hexadecimal digits, in the order of the bytes."""
         return str(self.header["identity"].hex())
+
+    def _set_places(self) -> list[SetPlace]:
+        (count, reserved) = struct.unpack_from("<II", self.raw("sets"))
+        require(reserved == 0, "damaged: reserved field of sets")
+        places = []
+        for i in range(count):
+            at, rows, name, storage = SET.unpack_from(self.raw("sets"), 8 + 24 * i)
+            require(storage in (1, 2), "damaged: storage of a set")
+            size = 8 * -(-self.items // 64) if storage == 1 else 4 * rows
+            begin = fill(at + name)
+            places.append(SetPlace(at, at + name, begin, begin + size, rows, storage))
+        return places
+
+    @property
+    def sets(self) -> dict[str, NDArray[np.int64]]:
+        """Rows of each named set."""
+        found = {}
+        for place in self._set_places() if "sets" in self.entries else []:
+            data = self.raw("sets")[place.rows_at : place.rows_end]
+            if place.storage == 1:
+                rows = np.flatnonzero(np.unpackbits(np.frombuffer(data, "u1"), bitorder="little"))
+            else:
+                rows = np.frombuffer(data, "<u4")
+            name = self.raw("sets")[place.name_at : place.name_end]
+            found[name.decode()] = rows.astype(np.int64)
+        return found
 
     @property
     def metadata(self) -> str:
@@ -491,6 +538,8 @@ class IndexFile:
         if self.params["scan_kind"] == 1:
             self._check_codes()
         self._check_curve()
+        if "sets" in self.entries:
+            self._check_sets()
 
     def _check_identity(self) -> None:
         h = self.header
@@ -636,6 +685,24 @@ class IndexFile:
         require((lists != np.arange(self.items)[:, None]).all(), "damaged: its own neighbour")
         ended = np.maximum.accumulate(lists < 0, axis=1)
         require((ended == (lists < 0)).all(), "damaged: neighbours after the end of a list")
+
+    def _check_sets(self) -> None:
+        places = self._set_places()
+        require(1 <= len(places) <= 4096, "damaged: number of sets")
+        end = 8 + 24 * len(places)
+        for place in places:
+            require(place.name_at == end, "damaged: sets do not follow")
+            require(1 <= place.name_end - place.name_at <= 255, "damaged: name of a set")
+            end = fill(place.rows_end)
+            padding = self.raw("sets")[place.name_end : place.rows_at]
+            padding += self.raw("sets")[place.rows_end : end]
+            require(not any(padding), "damaged: padding of a set")
+        require(end == len(self.raw("sets")), "damaged: bytes after the last set")
+        names = [name.encode() for name in self.sets]
+        require(names == sorted(set(names)), "damaged: names of sets do not ascend")
+        for place, rows in zip(places, self.sets.values(), strict=True):
+            require(len(rows) == place.count and (rows < self.items).all(), "damaged: set")
+            require((np.diff(rows) > 0).all(), "damaged: rows of a set do not ascend")
 
     def _check_curve(self) -> None:
         curve = self.array("curve")

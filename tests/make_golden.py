@@ -49,6 +49,7 @@ class Case:
     given: str = "float32"  # type of the array that is handed in
     metadata: dict[str, Any] | None = None
     query_count: int = 5
+    named_sets: bool = False
     lean: bool = False  # as AnnoyIndex builds: codes without byte rows, no curve
 
     @property
@@ -91,6 +92,19 @@ class Case:
             return extremes[: self.items] + [int(n - 100) * 10**12 + 7 for n in numbers[4:]]
         alphabets = ("track:", "é", "歌", "🎵", "a\0b")
         return ["", *(alphabets[n % 5] * (n % 4) + str(n) for n in numbers[1:].tolist())]
+
+    @property
+    def set_masks(self) -> dict[str, Array] | None:
+        """Masks of the named sets: none, few (kept as a list), most (as a bitmap), and all."""
+        if not self.named_sets:
+            return None
+        rows = np.arange(self.items)
+        return {
+            "none": rows < 0,
+            "ein paar: größe": rows % 90 == 4,
+            "most": rows % 7 > 0,
+            "all": rows >= 0,
+        }
 
     def build(self, n_jobs: int = -1) -> annidx.Index:
         """Build the index of the file."""
@@ -160,6 +174,7 @@ ODD = [
     Case("trees-hamming", "hamming", "bits", 700, 64, ids="text", n_trees=4),
     Case("trees-cosine", "cosine", "int8", 500, 9, ids="int64", n_trees=2),
     Case("wide", "angular", "float32", 40, 700),
+    Case("sets", "euclidean", "float32", 310, 3, ids="text", metadata=METADATA, named_sets=True),
 ]
 CASES = [*small_cases(), *LARGER, *ODD]
 
@@ -178,7 +193,7 @@ def expectations(case: Case, path: Path) -> dict[str, Any]:
                 "distances": distances.tolist(),
             }
         )
-    return {
+    facts = {
         "metric": found.metric,
         "dtype": found.dtype,
         "dim": found.dim,
@@ -194,6 +209,9 @@ def expectations(case: Case, path: Path) -> dict[str, Any]:
         "first_ids": found.ids[:8],
         "answers": answers,
     }
+    if case.set_masks:
+        facts["sets"] = {name: int(mask.sum()) for name, mask in case.set_masks.items()}
+    return facts
 
 
 def as_text(expected: dict[str, Any]) -> str:
@@ -210,7 +228,7 @@ def as_text(expected: dict[str, Any]) -> str:
 def write(case: Case, folder: Path, n_jobs: int = -1) -> Path:
     """Write the index file of a case."""
     path = folder / f"{case.name}.annidx"
-    case.build(n_jobs).save(path, metadata=case.metadata)
+    case.build(n_jobs).save(path, metadata=case.metadata, sets=case.set_masks)
     return path
 
 

@@ -19,9 +19,15 @@ cdef extern from "<string_view>" namespace "std" nogil:
         size_t size()
 
 
+cdef extern from "<cstddef>" namespace "std" nogil:
+    cppclass Byte "std::byte":
+        pass
+
+
 cdef extern from "<vector>" namespace "std" nogil:
     cppclass Image "std::vector<std::byte>":
         Image()
+        Image(const Byte*, const Byte*) except +raise_py_error
         const void* data()
         size_t size()
 
@@ -159,6 +165,10 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         const char* text
         const uint64_t* text_offsets
 
+    cppclass NamedSet "annidx::Index::NamedSet":
+        string name
+        uint64_t count
+
     cppclass OpenOptions "annidx::Index::OpenOptions":
         cbool warm
         cbool lock
@@ -169,9 +179,16 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         cbool accepts(InputType)
         void build(const BuildOptions&) except +raise_py_error
         void clear() except +raise_py_error
-        void save(const string&, const string&, Monitor*) except +raise_py_error
+        void save(const string&, const string&, const Image&, Monitor*) except +raise_py_error
         Image to_bytes() except +raise_py_error
         string metadata() except +raise_py_error
+        vector[NamedSet] named_sets() except +raise_py_error
+        cbool read_set(const string&, SlotSet*) except +raise_py_error
+        Image encoded_sets() except +raise_py_error
+        Image encoded_sets_of "encoded_sets"(
+            const vector[string]&, const vector[const SlotSet*]&
+        ) except +raise_py_error
+        void replace_sets(Image) except +raise_py_error
         void query(
             const void*, uint64_t, const QueryOptions&, int64_t*, double*
         ) except +raise_py_error

@@ -110,11 +110,13 @@ cdef class CoreIndex:
     cdef cbool is_built
     cdef cbool is_adopted  # has had a core; stays true after close
     cdef object identity_  # as it was first asked for: tuning does not unbind an IdSet
+    cdef dict named  # named sets that were asked for, as filters that do not keep the index alive
     cdef list borrowed  # arrays that the core reads from until the build ends
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
         self.borrowed = []
+        self.named = {}
 
     # -- entering ----------------------------------------------------------------------------
 
@@ -271,14 +273,20 @@ cdef class CoreIndex:
         finally:
             self.gate.leave_alone()
 
-    def _save(self, bytes path not None, bytes metadata not None, object progress):
+    def _save(self, bytes path not None, bytes metadata not None, bytes sets, object progress):
+        """Write the file. sets: as `_encoded_sets` gives them; None: the present ones."""
         cdef string where = path
         cdef string text = metadata
+        cdef Image named
+        if sets is not None:
+            named = _image_of(sets)
         cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
         cdef Index* core = self._enter_built()
         try:
+            if sets is None:
+                named = core.encoded_sets()
             with nogil:
-                core.save(where, text, monitor.get())
+                core.save(where, text, named, monitor.get())
         finally:
             self.gate.leave()
 
@@ -292,6 +300,60 @@ cdef class CoreIndex:
         finally:
             self.gate.leave()
         return PyBytes_FromStringAndSize(<const char*>image.data(), <Py_ssize_t>image.size())
+
+    # -- named sets --------------------------------------------------------------------------
+
+    def _named_sets(self):
+        """Return the names of the sets and how many items each has, by name."""
+        cdef vector[NamedSet] found
+        cdef Index* core = self._enter_built()
+        try:
+            found = core.named_sets()
+        finally:
+            self.gate.leave()
+        return {one.name.decode("utf-8"): one.count for one in found}
+
+    def _named_bits(self, str name not None):
+        """Return a named set as a filter, read once; None when there is none of this name."""
+        cdef dict known
+        with cython.critical_section(self):
+            known = self.named
+        bits = known.get(name)
+        if bits is None:
+            bits = SlotBits()
+            if not bits._fill_named(self, name):
+                return None
+            bits._let_go()
+            known[name] = bits
+        return bits
+
+    def _encoded_sets(self, dict sets not None):
+        """Return SlotBits of this index by their names as the file keeps them."""
+        cdef vector[string] names
+        cdef vector[const SlotSet*] bits
+        cdef Image encoded
+        for name, one in sets.items():
+            self._check_set(<SlotBits?>one)
+            names.push_back(<bytes>name.encode("utf-8"))
+            bits.push_back((<SlotBits>one).bits.get())
+        cdef Index* core = self._enter_built()
+        try:
+            with nogil:
+                encoded = core.encoded_sets_of(names, bits)
+        finally:
+            self.gate.leave()
+        return PyBytes_FromStringAndSize(<const char*>encoded.data(), <Py_ssize_t>encoded.size())
+
+    def _replace_sets(self, bytes sets not None):
+        """Let these, as `_encoded_sets` gives them, be the sets of this object."""
+        cdef Image encoded = _image_of(sets)
+        cdef Index* core = self._enter_alone(Work.short_change)
+        try:
+            core.replace_sets(move(encoded))
+            with cython.critical_section(self):
+                self.named = {}
+        finally:
+            self.gate.leave_alone()
 
     def _check_can_add(self):
         self._enter()
@@ -945,6 +1007,11 @@ cdef class CoreIndex:
     @property
     def _has_text_ids(self):
         return self.id_kind == IdKind.text
+
+
+cdef Image _image_of(bytes content) except *:
+    cdef const char* start = PyBytes_AS_STRING(content)
+    return Image(<const Byte*>start, <const Byte*>(start + len(content)))
 
 
 cdef str _text_from(string_view text):

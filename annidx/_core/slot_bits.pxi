@@ -20,8 +20,7 @@ cdef class SlotBits:
 
     def _fill(self, CoreIndex index not None, cnp.ndarray rows not None):
         """Take the items of these rows (int64); negative rows are skipped. Once only."""
-        if self.identity is not None:
-            raise StateError("the set is made already: make another one instead")
+        self._check_empty()
         cdef str identity = index._identity()
         cdef unique_ptr[SlotSet] bits
         cdef const int64_t* row = <const int64_t*>cnp.PyArray_DATA(rows)
@@ -36,9 +35,66 @@ cdef class SlotBits:
                         bits.get().insert(core.slot_of(<Row>row[i]))
         finally:
             index.gate.leave()
+        self._become(move(bits), index, identity)
+
+    def _fill_named(self, CoreIndex index not None, str name not None):
+        """Take the items of a named set. Once only. Returns whether the index has one."""
+        self._check_empty()
+        cdef string sought
+        try:
+            sought = name.encode("utf-8")
+        except UnicodeEncodeError:
+            return False
+        cdef str identity = index._identity()
+        cdef unique_ptr[SlotSet] bits
+        cdef cbool is_there
+        cdef Index* core = index._enter_built()
+        try:
+            with nogil:
+                bits.reset(new SlotSet(core.items()))
+                is_there = core.read_set(sought, bits.get())
+        finally:
+            index.gate.leave()
+        if is_there:
+            self._become(move(bits), index, identity)
+        return bool(is_there)
+
+    cdef int _check_empty(self) except -1:
+        if self.identity is not None:
+            raise StateError("the set is made already: make another one instead")
+        return 0
+
+    cdef void _become(self, unique_ptr[SlotSet] bits, CoreIndex index, str identity) noexcept:
         self.bits = move(bits)
         self.index = index
         self.identity = identity
+
+    def _let_go(self):
+        """Forget the index, so that the set does not keep its file mapped; only a filter is left."""
+        self.index = None
+        return self
+
+    def _rows_in(self, CoreIndex index not None):
+        """Return the rows (int64) that the items have in their index, ascending."""
+        index._check_set(self)
+        cdef Py_ssize_t count = <Py_ssize_t>self.bits.get().count()
+        cdef cnp.ndarray rows = np.empty(count, dtype=np.int64)
+        cdef int64_t* out = <int64_t*>cnp.PyArray_DATA(rows)
+        cdef Py_ssize_t found = 0
+        cdef uint64_t row
+        cdef Index* core = index._enter_built()
+        try:
+            if self.bits.get().slot_count() != core.items():
+                raise ValueError("IdSet: it was made for an index of another size")
+            with nogil:
+                for row in range(core.items()):
+                    # In a damaged file several rows may name one slot.
+                    if found < count and self.bits.get().contains(core.slot_of(<Row>row)):
+                        out[found] = <int64_t>row
+                        found += 1
+        finally:
+            index.gate.leave()
+        return rows[:found]
 
     cdef SlotBits _copy(self):
         cdef SlotBits copy = type(self).__new__(type(self))

@@ -46,6 +46,8 @@ def _facts(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "target", f"recall {info['default_recall']:g}"
     yield "format", f"{info['format_version']}, written by annidx {info['library_version']}"
     yield "identity", info["identity"]
+    for name, count in info["sets"].items():
+        yield "set", f"{name}: {count:,} items"
     for key, value in (info["metadata"] or {}).items():
         yield "metadata", f"{key} = {value if isinstance(value, str) else json.dumps(value)}"
 

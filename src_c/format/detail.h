@@ -44,7 +44,7 @@ constexpr bool is(std::uint32_t stored, Enum value) noexcept {
 }
 
 constexpr std::uint32_t number(Section kind) noexcept { return static_cast<std::uint32_t>(kind); }
-inline constexpr std::uint32_t kLastKnownKind = number(Section::metadata);
+inline constexpr std::uint32_t kLastKnownKind = number(Section::sets);
 
 template <class T>
 T* as(std::byte* bytes) noexcept {

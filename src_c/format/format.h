@@ -75,9 +75,12 @@ enum class Section : std::uint32_t {
   row_scalars = 32,        // f32[item_count * 2]: mult, bias of kernels.h RowScalars, slot order
   curve = 33,              // CurvePoint[curve_points]
   metadata = 34,  // UTF-8 JSON the user gave at save, 0 bytes if none; an optional section,
-                  // but every file of this version has it, last of the known kinds
+                  // but every file of this version has it
+  sets = 35,      // named sets of rows (sets.h); optional, in files that have any. It and the
+                  // metadata are what saving writes anew: they come last.
 };
-const char* section_name(Section kind) noexcept;  // "leaf_ranges"; "unknown" for others
+inline constexpr std::uint64_t kSetsAlignment = 8;  // record_bytes of the section `sets`
+const char* section_name(Section kind) noexcept;    // "leaf_ranges"; "unknown" for others
 
 inline constexpr std::uint32_t kRequired = 1;  // flag: a reader that does not know it must refuse
 
@@ -239,8 +242,8 @@ struct PlannedSection {
 };
 
 // What goes into a file of these parameters, in file order (kinds ascending; metadata last and
-// of zero bytes: it is always planned). id_text_bytes matters for text ids only. Throws
-// Error(invalid_argument) for parameters that open_view would refuse.
+// of zero bytes: it is always planned, and sets never are). id_text_bytes matters for text ids
+// only. Throws Error(invalid_argument) for parameters that open_view would refuse.
 std::vector<PlannedSection> plan_sections(Metric metric, Dtype dtype, std::uint32_t dim,
                                           std::uint64_t item_count, const Params& params,
                                           std::uint64_t id_text_bytes);
@@ -257,10 +260,18 @@ template <class T>
 T* mutable_array(std::byte* image, Section kind) noexcept;
 // Computes the sections' checksums, the identity and the header checksum. Call when all is filled.
 void seal_image(std::byte* image, const Progress& progress = {});
-// The header and table of a sealed image, with `metadata` (UTF-8) in place of its metadata section:
-// the bytes that go before the body. The body is [head_bytes, body_end) of the image and is
-// followed by the metadata bytes. The identity stays; optional sections unknown to us are left out.
-std::vector<std::byte> head_with_metadata(const View& view, const std::string& metadata);
+// The header and table of a sealed image, with `metadata` (UTF-8) and `sets` (as write_sets makes
+// them; without bytes no section) in place of its own: the bytes that go before the body. The body
+// is [head_bytes, body_end) of the image and is followed by the metadata, metadata_padding zeros
+// and the sets; without sets by the metadata alone. The identity stays; optional sections unknown
+// to us are left out.
+struct Bytes {
+  const std::byte* data = nullptr;
+  std::uint64_t size = 0;
+};
+std::vector<std::byte> head_with(const View& view, const std::string& metadata, const Bytes& sets);
+std::uint64_t metadata_padding(const std::string& metadata) noexcept;
+void require_text(const std::string& metadata);  // Error(invalid_argument) unless it is UTF-8
 std::uint64_t head_bytes(const View& view) noexcept;
 std::uint64_t body_end(const View& view) noexcept;  // where the metadata section starts
 

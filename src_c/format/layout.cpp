@@ -35,7 +35,7 @@ constexpr const char* kSectionNames[] = {"unknown",        "params",
                                          "rotation",       "rotation_scales",
                                          "rotation_order", "byte_rows",
                                          "row_scalars",    "curve",
-                                         "metadata"};
+                                         "metadata",       "sets"};
 static_assert(sizeof(kSectionNames) / sizeof(kSectionNames[0]) == kLastKnownKind + 1);
 
 constexpr std::uint32_t kMaxCodes = 256;

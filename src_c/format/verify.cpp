@@ -12,6 +12,7 @@
 
 #include "format/detail.h"
 #include "format/format.h"
+#include "format/sets.h"
 #include "kernels/kernels.h"
 
 namespace annidx::format {
@@ -51,6 +52,7 @@ class DeepCheck {
     check_codes();
     check_curve();
     check_metadata();
+    check_sets();
   }
 
  private:
@@ -543,6 +545,12 @@ class DeepCheck {
     const std::uint64_t bytes = view_.section_bytes(Section::metadata);
     const std::uint64_t bad = first_bad_utf8(text, bytes);
     if (bad != bytes) refuse(Section::metadata, bad, 1, "UTF-8", hex(text + bad, 1));
+  }
+
+  void check_sets() const {
+    if (!has(Section::sets)) return;
+    SetsView(view_.section(Section::sets), view_.section_bytes(Section::sets), items_, name_)
+        .verify();
   }
 
   const View& view_;

@@ -275,6 +275,10 @@ class Opening {
       check_size(next, plan);
       ++next;
     }
+    if (next < header_.section_count && table_[next].kind == number(Section::sets)) {
+      check_size(next, {Section::sets, 0, table_[next].bytes, kSetsAlignment});
+      ++next;
+    }
     if (next < header_.section_count && table_[next].kind <= kLastKnownKind) unexpected(next);
   }
 

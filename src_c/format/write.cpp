@@ -1,5 +1,5 @@
 // write.cpp owns the writing of an image in memory: its head, its checksums, and a head with
-// other metadata. It must not open images, and it must not write files.
+// other metadata and sets. It must not open images, and it must not write files.
 
 #include <algorithm>
 #include <cstring>
@@ -74,30 +74,50 @@ void seal_image(std::byte* image, const Progress& progress) {
   header->header_crc = header_checksum(*header, table);
 }
 
-// Sections after the metadata are of kinds unknown to us: they were optional and are left out,
-// which can shorten the table and so move the body, always by whole alignments.
-std::vector<std::byte> head_with_metadata(const View& view, const std::string& metadata) {
+void require_text(const std::string& metadata) {
   const void* text = metadata.data();
   if (first_bad_utf8(static_cast<const std::uint8_t*>(text), metadata.size()) != metadata.size()) {
     throw Error(ErrorCode::invalid_argument, "metadata: expected UTF-8 text");
   }
-  const SectionEntry* last = metadata_entry(view);
-  const std::uint32_t count = static_cast<std::uint32_t>(last - view.table.data()) + 1;
+}
+
+// Sections after the metadata are the sets, or of kinds unknown to us: the latter were optional and
+// are left out. The table may get shorter or longer and so move the body, always by whole
+// alignments.
+std::vector<std::byte> head_with(const View& view, const std::string& metadata, const Bytes& sets) {
+  const std::uint32_t kept =
+      static_cast<std::uint32_t>(metadata_entry(view) - view.table.data()) + 1;
+  const std::uint32_t count = kept + (sets.size > 0 ? 1 : 0);
   std::vector<std::byte> head(aligned(table_end(count)));
   FileHeader* header = as<FileHeader>(head.data());
   SectionEntry* table = table_of(head.data());
   *header = view.header;
-  std::copy_n(view.table.data(), count, table);
+  std::copy_n(view.table.data(), kept, table);
 
-  const std::uint64_t moved_up = head_bytes(view) - head.size();
-  for (std::uint32_t i = 0; i < count; ++i) table[i].offset -= moved_up;
-  SectionEntry& entry = table[count - 1];
-  entry.bytes = metadata.size();
-  entry.crc = kernels().crc32c(0, metadata.data(), metadata.size());
+  for (std::uint32_t i = 0; i < kept; ++i) {
+    table[i].offset = table[i].offset - head_bytes(view) + head.size();
+  }
+  SectionEntry& last = table[kept - 1];
+  last.bytes = metadata.size();
+  last.crc = kernels().crc32c(0, metadata.data(), metadata.size());
+  if (sets.size > 0) {
+    table[kept] = {number(Section::sets),
+                   0,
+                   aligned(last.offset + last.bytes),
+                   sets.size,
+                   kSetsAlignment,
+                   kernels().crc32c(0, sets.data, sets.size),
+                   0};
+  }
   header->section_count = count;
-  header->file_bytes = entry.offset + entry.bytes;
+  header->file_bytes = table[count - 1].offset + table[count - 1].bytes;
   header->header_crc = header_checksum(*header, table);
   return head;
+}
+
+// The metadata starts at a multiple of the alignment.
+std::uint64_t metadata_padding(const std::string& metadata) noexcept {
+  return aligned(metadata.size()) - metadata.size();
 }
 
 std::uint64_t head_bytes(const View& view) noexcept { return view.table[0].offset; }

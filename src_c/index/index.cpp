@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/tuning.h"
 #include "format/format.h"
+#include "format/sets.h"
 #include "index/build.h"
 #include "kernels/kernels.h"
 #include "os/file.h"
@@ -99,13 +100,25 @@ struct Index::State {
   // Built or opened.
   std::unique_ptr<LoadedImage> loaded;
   std::vector<format::CurvePoint> curve;
-  bool is_tuned = false;         // the curve is not the image's
+  bool is_tuned = false;      // the curve is not the image's
+  bool has_own_sets = false;  // named sets are not the image's
+  std::vector<std::byte> own_sets;
   MappedFile* mapped = nullptr;  // the loaded image's memory when it is a mapped file
   std::string path;
 
   const LoadedImage& built() const {
     if (!loaded) wrong_state("the index is not built yet: call build() first");
     return *loaded;
+  }
+  format::Bytes sets_section() const {
+    if (has_own_sets) return {own_sets.data(), own_sets.size()};
+    const format::View& view = built().view();
+    return {view.section(format::Section::sets), view.section_bytes(format::Section::sets)};
+  }
+  format::SetsView sets() const {
+    const format::Bytes section = sets_section();
+    if (section.size == 0) return {};
+    return {section.data, section.size, built().items(), built().name()};
   }
   void adopt(std::unique_ptr<Memory> memory, const std::string& name) {
     loaded = std::make_unique<LoadedImage>(std::move(memory), name);
@@ -282,7 +295,28 @@ std::unique_ptr<Memory> image_with_curve(const format::View& view,
 
 }  // namespace
 
-void Index::save(const std::string& path, const std::string& metadata, Monitor* monitor) const {
+namespace {
+
+// Hands the parts of an image with this metadata and these sets to write(bytes, count), in order.
+template <class Write>
+void write_image(const format::View& view, const std::string& metadata, const format::Bytes& sets,
+                 const Write& write) {
+  const std::vector<std::byte> head = format::head_with(view, metadata, sets);
+  write(head.data(), head.size());
+  const std::uint64_t begin = format::head_bytes(view);
+  write(view.image + begin, format::body_end(view) - begin);
+  write(metadata.data(), metadata.size());
+  if (sets.size == 0) return;
+  const std::vector<std::byte> padding(format::metadata_padding(metadata));
+  write(padding.data(), padding.size());
+  write(sets.data, sets.size);
+}
+
+}  // namespace
+
+void Index::save(const std::string& path, const std::string& metadata,
+                 const std::vector<std::byte>& sets, Monitor* monitor) const {
+  format::require_text(metadata);
   const LoadedImage& loaded = state_->built();
   std::unique_ptr<LoadedImage> tuned;
   if (state_->is_tuned) {
@@ -290,29 +324,41 @@ void Index::save(const std::string& path, const std::string& metadata, Monitor* 
                                           loaded.name());
   }
   const format::View& view = tuned ? tuned->view() : loaded.view();
-  const std::vector<std::byte> head = format::head_with_metadata(view, metadata);
   AtomicFile file(path);
-  file.append(head.data(), head.size());
-  const std::uint64_t end = format::body_end(view);
   constexpr std::uint64_t kPiece = std::uint64_t{16} << 20;
-  for (std::uint64_t at = format::head_bytes(view); at < end; at += kPiece) {
-    file.append(view.image + at, std::min(kPiece, end - at));
-    if (monitor) {
-      monitor->poll();
-      monitor->progress("save", std::min(end, at + kPiece), end);
+  const std::uint64_t end = format::body_end(view);
+  std::uint64_t done = format::head_bytes(view);
+  write_image(view, metadata, {sets.data(), sets.size()}, [&](const void* bytes, std::uint64_t n) {
+    const auto* from = static_cast<const std::byte*>(bytes);
+    for (std::uint64_t at = 0; at < n; at += kPiece) {
+      const std::uint64_t piece = std::min(kPiece, n - at);
+      file.append(from + at, piece);
+      done = std::min(end, done + piece);
+      if (monitor) {
+        monitor->poll();
+        monitor->progress("save", done, end);
+      }
     }
-  }
-  file.append(metadata.data(), metadata.size());
+  });
   file.commit();
 }
 
 std::vector<std::byte> Index::to_bytes() const {
   const LoadedImage& loaded = state_->built();
+  std::unique_ptr<LoadedImage> tuned;
   if (state_->is_tuned) {
-    const std::unique_ptr<Memory> tuned = image_with_curve(loaded.view(), state_->curve);
-    return {tuned->data(), tuned->data() + tuned->bytes()};
+    tuned = std::make_unique<LoadedImage>(image_with_curve(loaded.view(), state_->curve),
+                                          loaded.name());
+  } else if (!state_->has_own_sets) {
+    return {loaded.view().image, loaded.view().image + loaded.view().image_bytes};
   }
-  return {loaded.view().image, loaded.view().image + loaded.view().image_bytes};
+  std::vector<std::byte> image;
+  write_image(tuned ? tuned->view() : loaded.view(), metadata(), state_->sets_section(),
+              [&](const void* bytes, std::uint64_t n) {
+                const auto* from = static_cast<const std::byte*>(bytes);
+                image.insert(image.end(), from, from + n);
+              });
+  return image;
 }
 
 std::string Index::metadata() const {
@@ -320,6 +366,61 @@ std::string Index::metadata() const {
   const std::byte* text = view.section(format::Section::metadata);
   const std::uint64_t bytes = view.section_bytes(format::Section::metadata);
   return std::string(static_cast<const char*>(static_cast<const void*>(text)), text ? bytes : 0);
+}
+
+// ---- named sets ------------------------------------------------------------------------------
+
+namespace {
+
+// Sets are told apart by the identity in the header, which a crafted file may have copied.
+void require_set_fits(const SlotSet& set, const LoadedImage& loaded) {
+  if (set.slot_count() == loaded.items()) return;
+  throw Error(ErrorCode::invalid_argument,
+              "IdSet: it was made for an index of " + std::to_string(set.slot_count()) +
+                  " items, this one has " + std::to_string(loaded.items()));
+}
+
+}  // namespace
+
+std::vector<Index::NamedSet> Index::named_sets() const {
+  std::vector<NamedSet> found;
+  const format::SetsView sets = state_->sets();
+  for (const auto& set : sets.sets()) found.push_back({set.name, set.count});
+  return found;
+}
+
+bool Index::read_set(const std::string& name, SlotSet* out) const {
+  const format::SetsView sets = state_->sets();
+  const format::SetsView::Set* set = sets.find(name);
+  if (set == nullptr) return false;
+  for (const Row row : sets.rows_of(*set)) out->insert(state_->built().slot_of(row));
+  return true;
+}
+
+std::vector<std::byte> Index::encoded_sets(const std::vector<std::string>& names,
+                                           const std::vector<const SlotSet*>& sets) const {
+  const LoadedImage& loaded = state_->built();
+  std::vector<format::NamedRows> named;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    require_set_fits(*sets[i], loaded);
+    format::NamedRows rows{names[i], std::vector<std::uint64_t>((loaded.items() + 63) / 64)};
+    for (const Slot slot : sets[i]->to_slots()) {
+      const Row row = checked_row(loaded.search(), slot);
+      rows.words[row / 64] |= std::uint64_t{1} << row % 64;
+    }
+    named.push_back(std::move(rows));
+  }
+  return format::write_sets(std::move(named), loaded.items());
+}
+
+std::vector<std::byte> Index::encoded_sets() const {
+  const format::Bytes section = state_->sets_section();
+  return {section.data, section.data + section.size};
+}
+
+void Index::replace_sets(std::vector<std::byte> encoded) {
+  state_->own_sets = std::move(encoded);
+  state_->has_own_sets = true;
 }
 
 // ---- asking ----------------------------------------------------------------------------------
@@ -370,14 +471,9 @@ Take into_answers(const LoadedImage& loaded, Answer* answers) {
   };
 }
 
-// Sets are told apart by the identity in the header, which a crafted file may have copied.
 void require_sets_fit(const LoadedImage& loaded, const QueryOptions& options) {
   for (std::uint64_t i = 0; i < options.eligible_count; ++i) {
-    if (options.eligible[i]->slot_count() == loaded.items()) continue;
-    throw Error(ErrorCode::invalid_argument, "IdSet: it was made for an index of " +
-                                                 std::to_string(options.eligible[i]->slot_count()) +
-                                                 " items, this one has " +
-                                                 std::to_string(loaded.items()));
+    require_set_fits(*options.eligible[i], loaded);
   }
 }
 

@@ -138,10 +138,27 @@ class Index {
   static std::unique_ptr<Index> from_bytes(const void* image, std::uint64_t bytes);
 
   // ---- saving ------------------------------------------------------------------------
-  // Atomic. metadata: UTF-8 JSON, may be empty.
-  void save(const std::string& path, const std::string& metadata, Monitor* monitor) const;
+  // Atomic. metadata: UTF-8 JSON, may be empty. sets: as encoded_sets makes them.
+  void save(const std::string& path, const std::string& metadata,
+            const std::vector<std::byte>& sets, Monitor* monitor) const;
   std::vector<std::byte> to_bytes() const;
   std::string metadata() const;
+
+  // ---- named sets --------------------------------------------------------------------
+  // Those of the file, or the ones that took their place in this object. Needs the index built.
+  struct NamedSet {
+    std::string name;
+    std::uint64_t count;
+  };
+  std::vector<NamedSet> named_sets() const;  // by name, ascending
+  // The set of this name into an empty set of items() slots; false when there is none.
+  bool read_set(const std::string& name, SlotSet* out) const;
+  // Sets of items() slots as the file keeps them; names and sets stand in the same order.
+  std::vector<std::byte> encoded_sets(const std::vector<std::string>& names,
+                                      const std::vector<const SlotSet*>& sets) const;
+  std::vector<std::byte> encoded_sets() const;  // the present ones
+  // Gives this object other sets. Needs the index alone.
+  void replace_sets(std::vector<std::byte> encoded);
 
   // ---- asking ------------------------------------------------------------------------
   // queries: n rows of query_bytes(): dim float32, or packed bits for hamming. A NaN or infinity is

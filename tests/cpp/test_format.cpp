@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "check.h"
 #include "format/format.h"
+#include "format/sets.h"
 #include "kernels/kernels.h"
 #include "os/file.h"
 
@@ -797,15 +798,114 @@ Image with_unknown_section(const Image& image, std::uint32_t flags) {
   return grown;
 }
 
-// What a saver writes: head, body, metadata.
-Image saved(const View& view, const std::string& metadata) {
-  const auto head = head_with_metadata(view, metadata);
+// What a saver writes: head, body, metadata, sets.
+Image saved(const View& view, const std::string& metadata,
+            const std::vector<std::byte>& sets = {}) {
+  const auto head = head_with(view, metadata, {sets.data(), sets.size()});
   const std::uint64_t body = body_end(view) - head_bytes(view);
-  Image image(head.size() + body + metadata.size());
+  const std::uint64_t padding = sets.empty() ? 0 : metadata_padding(metadata);
+  Image image(head.size() + body + metadata.size() + padding + sets.size());
   std::memcpy(image.data(), head.data(), head.size());
   std::memcpy(image.data() + head.size(), view.image + head_bytes(view), body);
-  std::memcpy(image.data() + head.size() + body, metadata.data(), metadata.size());
+  std::byte* tail = image.data() + head.size() + body;
+  std::memcpy(tail, metadata.data(), metadata.size());
+  if (!sets.empty()) std::memcpy(tail + metadata.size() + padding, sets.data(), sets.size());
   return image;
+}
+
+// Three sets that between them are stored in both ways, when there are items enough.
+std::vector<NamedRows> some_sets(std::uint64_t items) {
+  const std::uint64_t words = (items + 63) / 64;
+  std::vector<NamedRows> sets = {{"none", std::vector<std::uint64_t>(words)},
+                                 {"all", std::vector<std::uint64_t>(words)},
+                                 {"caf\xc3\xa9", std::vector<std::uint64_t>(words)}};
+  for (std::uint64_t row = 0; row < items; ++row) {
+    sets[1].words[row / 64] |= std::uint64_t{1} << row % 64;
+    if (row % 97 == 5) sets[2].words[row / 64] |= std::uint64_t{1} << row % 64;
+  }
+  return sets;
+}
+
+SetsView sets_of(const View& view) {
+  return SetsView(view.section(Section::sets), view.section_bytes(Section::sets),
+                  view.header.item_count, "test");
+}
+
+void test_sets() {
+  for (const Case& c : kCases) {
+    const Image image = make(c);
+    const std::uint64_t items = image.header().item_count;
+    const auto given = some_sets(items);
+    const auto section = write_sets(given, items);
+    const Image with = saved(image.open(), "{}", section);
+    const View view = with.open();
+    verify_deep(view, "test");
+    CHECK(view.section_bytes(Section::metadata) == 2);
+    CHECK(std::memcmp(view.header.identity, image.header().identity, 16) == 0);
+    const SetsView sets = sets_of(view);
+    CHECK(sets.sets().size() == 3 && sets.sets()[0].name == "all" && sets.find("al") == nullptr);
+    for (const NamedRows& set : given) {
+      const SetsView::Set* found = sets.find(set.name);
+      CHECK(found != nullptr);
+      if (found == nullptr) continue;
+      const auto rows = sets.rows_of(*found);
+      CHECK(rows.size() == found->count && std::is_sorted(rows.begin(), rows.end()));
+      for (const std::uint32_t row : rows) CHECK(set.words[row / 64] >> row % 64 & 1);
+      CHECK(found->count == (set.name == "none"  ? 0
+                             : set.name == "all" ? items
+                                                 : (items + 91) / 97));
+    }
+    const Image without = saved(view, "");
+    CHECK(without.bytes() == image.bytes() &&
+          std::memcmp(without.data(), image.data(), image.bytes()) == 0);
+  }
+  CHECK(write_sets({}, 100).empty());
+  const auto refused = [](std::vector<NamedRows> sets) {
+    return error_of(ErrorCode::invalid_argument, [&] { write_sets(std::move(sets), 64); });
+  };
+  const std::vector<std::uint64_t> none(1);
+  CHECK_IN(refused({{"", none}}), "1 to 255 bytes");
+  CHECK_IN(refused({{std::string(256, 'x'), none}}), "got one of 256 bytes");
+  CHECK_IN(refused({{"\xff", none}}), "UTF-8");
+  CHECK_IN(refused({{"a", none}, {"b", none}, {"a", none}}), "'a' comes twice");
+  CHECK_IN(refused(std::vector<NamedRows>(kMaxSets + 1, NamedRows{"a", none})), "at most 4096");
+}
+
+// Each number of a sound section of sets is replaced by others: it is refused on opening, or by
+// verify, and reading it stays inside.
+void test_damaged_sets() {
+  const std::uint64_t items = 700;
+  const auto section = write_sets(some_sets(items), items);
+  const auto verdict = [&](const std::vector<std::byte>& bytes) {
+    return error_of(ErrorCode::format, [&] {
+      const SetsView sets(bytes.data(), bytes.size(), items, "test");
+      for (const auto& set : sets.sets()) {
+        try {
+          CHECK(sets.rows_of(set).size() <= items);
+        } catch (const Error& error) {
+          CHECK(error.code() == ErrorCode::format);
+        }
+      }
+      sets.verify();
+    });
+  };
+  CHECK(verdict(section).empty());
+  for (std::size_t at = 0; at + 4 <= section.size(); at += 4) {
+    for (const std::uint32_t value : {0u, 1u, 7u, 701u, 0x7fffffffu, 0xffffffffu}) {
+      auto damaged = section;
+      if (std::memcmp(damaged.data() + at, &value, 4) == 0) continue;
+      std::memcpy(damaged.data() + at, &value, 4);
+      const std::string message = verdict(damaged);
+      // Another row, or another name (also of 7 bytes: NULs are text), is a sound one: only the
+      // checksum tells.
+      const bool in_table = at < sizeof(SetsHeader) + 3 * sizeof(SetEntry);
+      if ((in_table && value != 7u) || !message.empty()) CHECK_IN(message, "section 'sets', byte");
+    }
+  }
+  for (std::size_t size = 0; size < section.size(); ++size) {
+    const std::vector<std::byte> cut(section.begin(), section.begin() + static_cast<long>(size));
+    CHECK(!verdict(cut).empty());
+  }
 }
 
 void test_metadata() {
@@ -831,9 +931,7 @@ void test_metadata() {
     }
     CHECK_IN(open_error(with_unknown_section(image, kRequired)), "needs section kind 99");
   }
-  const Image image = make(kCases[0]);
-  CHECK_IN(error_of(ErrorCode::invalid_argument, [&] { head_with_metadata(image.open(), "\xff"); }),
-           "UTF-8");
+  CHECK_IN(error_of(ErrorCode::invalid_argument, [] { require_text("\xff"); }), "UTF-8");
 }
 
 void test_plan() {
@@ -907,6 +1005,8 @@ int main(int argc, char** argv) {
   test_planted_faults();
   test_table_faults();
   test_metadata();
+  test_sets();
+  test_damaged_sets();
   test_plan();
   test_progress_covers_the_body();
   return report();

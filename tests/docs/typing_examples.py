@@ -34,6 +34,7 @@ def fill(vectors: npt.NDArray[np.float32], names: list[str]) -> annidx.Index:
     index.build(progress=report)
     index.save("x.annidx", metadata={"model": "a", "tags": [1, 2]})
     index.save(Path("x.annidx"), progress=report)
+    index.save("x.annidx", sets={"a": [1, 2], "b": annidx.IdSet(index, ["x"]), "c": "a"})
     return index
 
 
@@ -51,6 +52,9 @@ def ask(index: annidx.Index, v: npt.NDArray[np.float32]) -> npt.NDArray[np.float
     index.query([[1.0, 2.0]], allow=both, deny=ids)
     index.query(v, allow=[[1, 2], few, None, np.array([1])], deny=frozenset([1]))
     index.query(v, allow=range(10), deny=["a", "b"])
+    index.query(v, allow="in_stock", deny=index.sets["new"] & ~index.sets["old"])
+    sizes: dict[str, int] = {name: len(chosen) for name, chosen in index.sets.items()}
+    print(sizes, [str(item) for item in index.sets["new"]])
     index.query(v, k=None, radius=0.5, deny=index.query_items(3, None, True, radius=1)[0])
     index.query_exact(v, k=5, allow=few, radius=1, n_jobs=2)
     index.query_items("a", k=5)

@@ -54,6 +54,7 @@ def test_the_cases_cover_the_format() -> None:
     assert any(fact["given_bytes"] for fact in facts)
     assert any(fact["value_scale"] != 1 for fact in facts)
     assert any(fact["metadata"] for fact in facts)
+    assert any("sets" in fact for fact in facts)
 
 
 @EACH
@@ -68,6 +69,7 @@ def test_opens_verifies_and_tells(case: Case) -> None:
         assert (facts["identity"], facts["seed"]) == (expected["identity"], expected["seed"])
         assert facts["value_scale"] == expected["value_scale"]
         assert index.metadata == expected["metadata"]
+        assert facts["sets"] == expected.get("sets", {})
         assert facts["format_version"] == 2
 
 
@@ -116,6 +118,9 @@ def test_the_independent_reader_agrees(case: Case) -> None:
         assert all(item in index for item in found.ids)
         np.testing.assert_array_equal(index.get_vectors(found.ids), found.rows)
         assert index.info()["curve"] == found.curve
+        assert list(index.sets) == list(found.sets)
+        for name, rows in found.sets.items():
+            assert list(index.sets[name]) == [found.ids[row] for row in rows]
         assert found.identity == index.info()["identity"]
         sections = [(s["name"], s["offset"], s["bytes"]) for s in index.info()["sections"]]
     assert sections == [(e.name, e.offset, e.size) for e in found.entries.values()]
@@ -125,6 +130,10 @@ def test_the_independent_reader_agrees(case: Case) -> None:
 def test_holds_what_was_given(case: Case) -> None:
     found = format_reader.read(path_of(case))
     given = case.inputs[0].astype(np.float32)
+    masks = case.set_masks or {}
+    assert found.sets.keys() == masks.keys()
+    for name, rows in found.sets.items():
+        np.testing.assert_array_equal(rows, np.flatnonzero(masks[name]))
     if case.id_list is not None:
         assert found.ids == case.id_list
     if found.params["value_scale"] == 1:

@@ -201,7 +201,7 @@ void rewrite_head(const std::uint8_t* data, std::size_t size) {
   answers([&] {
     const auto* image = static_cast<const std::byte*>(static_cast<const void*>(aligned.data()));
     const format::View view = format::open_view(image, size, "bytes");
-    format::head_with_metadata(view, "{}");
+    format::head_with(view, "{}", {});
   });
 }
 

@@ -82,7 +82,7 @@ class Draft:
             data = self.sections[name]
             offset = reader.align(end)
             body += bytes(offset - start - len(body)) + data
-            kind, flags = reader.NAMES.index(name) + 1, name != "metadata"
+            kind, flags = reader.NAMES.index(name) + 1, name not in ("metadata", "sets")
             record = self._record_bytes(name)
             crc = reader.crc32c(data) if summed or name == "params" else 0
             table += reader.ENTRY.pack(kind, flags, offset, len(data), record, crc, 0)
@@ -110,6 +110,7 @@ class Draft:
             "rotation": self.param("rotation_block"),
             "byte_rows": dim,
             "row_scalars": 8,
+            "sets": 8,
         }
         if name in own:
             return own[name]

@@ -77,6 +77,7 @@ def interview(path: Path) -> Outcome:
         is_sound = outcome.ask(lambda: index.verify() or True)
         declined = outcome.declined
         _ask_queries(index, outcome)
+        _ask_sets(index, outcome)
         if len(index):
             _ask_items(index, outcome)
         # Measuring goes through a file in its own way. Last: it changes the index.
@@ -110,6 +111,17 @@ def _ask_queries(index: annidx.Index, outcome: Outcome, *, are_sound: bool = Tru
     outcome.ask(lambda: index.query_exact(queries[0], k=5))
     outcome.ask(lambda: index.query(queries[0], k=None, radius=0.7))
     outcome.ask(lambda: index.query(np.stack(queries), k=3, n_jobs=2))
+
+
+def _ask_sets(index: annidx.Index, outcome: Outcome) -> None:
+    query = queries_for(index)[0]
+    for name in outcome.ask(lambda: list(index.sets)) or []:
+        outcome.ask(lambda name=name: index.query(query, k=3, allow=name))
+        found = outcome.ask(lambda name=name: index.sets[name])
+        if found is not None:
+            assert len(found) <= len(index)
+            outcome.ask(lambda found=found: list(found))
+    outcome.ask(index._image)
 
 
 def _ask_items(index: annidx.Index, outcome: Outcome) -> None:

@@ -57,6 +57,15 @@ def ids_for(kind: str, count: int) -> list[int] | list[str] | None:
     return None
 
 
+def sets_for(count: int) -> dict[str, np.ndarray]:
+    """Masks of sets that are kept in both ways, if the items are enough for that."""
+    return {
+        "most": np.arange(count) % 5 > 0,
+        "few": np.arange(count) % 50 == 1,
+        "none": np.zeros(count, bool),
+    }
+
+
 def image_of(
     metric: str, dtype: str, count: int, dim: int, ids: str = "row", trees: int = 1
 ) -> bytes:
@@ -67,7 +76,11 @@ def image_of(
     index.build(n_trees=trees, n_jobs=1)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "seed.annidx"
-        index.save(path, metadata={"seed": 1} if ids == "str" else None)
+        index.save(
+            path,
+            metadata={"seed": 1} if ids == "str" else None,
+            sets=sets_for(count) if ids == "int" else None,
+        )
         return path.read_bytes()
 
 
