@@ -113,7 +113,9 @@ std::uint32_t crc32c_table(std::uint32_t crc, const void* data, std::size_t byte
 
 #if ANNIDX_X86 || ANNIDX_NEON
 
-#if defined(__clang__) && ANNIDX_X86
+#if defined(__clang__) && ANNIDX_X86 && __clang_major__ >= 14  // from where crc32 is a name
+#pragma clang attribute push(__attribute__((target("sse4.2,crc32"))), apply_to = function)
+#elif defined(__clang__) && ANNIDX_X86
 #pragma clang attribute push(__attribute__((target("sse4.2"))), apply_to = function)
 #elif defined(__clang__)
 #pragma clang attribute push(__attribute__((target("crc"))), apply_to = function)
