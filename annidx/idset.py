@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from annidx import _core
 from annidx._core.types import Follower, Items, Lookup
-from annidx.io.inputs import read_ids
+from annidx.io.inputs import plain_filter, read_ids
 
 __all__ = ["IdSet", "NamedSets"]
 
@@ -132,6 +132,7 @@ def _is_utf8(text: str) -> bool:
 
 def _rows_of(index: _core.CoreIndex, items: object, name: str) -> npt.NDArray[np.int64]:
     """Resolve ids (unknown ones are -1) or a mask to rows."""
+    items = plain_filter(items, name)
     if isinstance(items, (list, tuple)) and items and isinstance(items[0], (bool, np.bool_)):
         items = np.asarray(items)
     if isinstance(items, np.ndarray) and items.dtype == np.bool_:
@@ -179,8 +180,8 @@ def _is_one_per_query(items: object) -> bool:
     if not isinstance(items, (list, tuple)) or not items:
         return False
     first = items[0]
-    if isinstance(first, np.ndarray):
-        return first.ndim > 0
+    if hasattr(first, "__array__"):  # an array or a column, but not one number of an array
+        return not isinstance(first, np.generic) and np.ndim(first) > 0
     kinds = (_core.SlotBits, Lookup, list, tuple, set, frozenset, range)
     return first is None or isinstance(first, kinds)
 

@@ -212,6 +212,7 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         string_view text_id_of(Row) except +raise_py_error
         Slot slot_of(Row) except +raise_py_error
         void tune(const void*, uint64_t, uint32_t, int, Monitor*) except +raise_py_error
+        CurveRow setting_for(uint32_t, double) except +raise_py_error
         Metric metric()
         Dtype dtype()
         uint32_t dim()

@@ -876,6 +876,18 @@ cdef class CoreIndex:
         finally:
             self.gate.leave_alone()
 
+    def _setting(self, k, recall):
+        """Return the effort that a target asks for, as a point of the curve."""
+        cdef uint32_t wanted = <uint32_t>_read_count("k", k, MAX_UINT32)
+        cdef double target = read_recall(recall)
+        cdef CurveRow row
+        cdef Index* core = self._enter_built()
+        try:
+            row = core.setting_for(wanted, target)
+        finally:
+            self.gate.leave()
+        return _point_of(row)
+
     def _info(self):
         """Return the core's account of the index as a dict."""
         cdef IndexInfo info
@@ -900,18 +912,7 @@ cdef class CoreIndex:
             identity=info.identity.decode("ascii", "replace"),
             library_version=info.library_version.decode("utf-8", "replace"),
             scan=(<bytes>info.scan).decode("ascii", "replace"),
-            curve=[
-                {
-                    "k": row.k,
-                    "recall": row.recall,
-                    "opened": row.opened,
-                    "candidates": row.candidates,
-                    "expanded": row.expanded,
-                    "rerank": row.rerank,
-                    "exact": row.exact,
-                }
-                for row in info.curve
-            ],
+            curve=[_point_of(row) for row in info.curve],
             sections=[
                 {
                     "name": section.name.decode("utf-8", "replace"),
@@ -1012,6 +1013,18 @@ cdef class CoreIndex:
 cdef Image _image_of(bytes content) except *:
     cdef const char* start = PyBytes_AS_STRING(content)
     return Image(<const Byte*>start, <const Byte*>(start + len(content)))
+
+
+cdef dict _point_of(CurveRow row):
+    return {
+        "k": row.k,
+        "recall": row.recall,
+        "opened": row.opened,
+        "candidates": row.candidates,
+        "expanded": row.expanded,
+        "rerank": row.rerank,
+        "exact": row.exact,
+    }
 
 
 cdef str _text_from(string_view text):

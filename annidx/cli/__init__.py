@@ -15,7 +15,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import annidx
-from annidx.cli import build, convert, demo, explore, export, ids, info, query, tune, verify
+from annidx.cli import (
+    build,
+    convert,
+    demo,
+    evaluate,
+    explore,
+    export,
+    ids,
+    info,
+    query,
+    tune,
+    verify,
+)
 
 COMMANDS = {
     "demo": demo.COMMAND,
@@ -27,6 +39,7 @@ COMMANDS = {
     "ids": ids.COMMAND,
     "export": export.COMMAND,
     "tune": tune.COMMAND,
+    "evaluate": evaluate.COMMAND,
     "convert": convert.COMMAND,
 }
 

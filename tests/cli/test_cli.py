@@ -418,6 +418,37 @@ def test_tune(run: Run, vectors: npt.NDArray[np.float32]) -> None:
     assert tuned.metadata == {"a": "b"}
 
 
+def test_evaluate(run: Run, vectors: npt.NDArray[np.float32]) -> None:
+    build(run, vectors)
+    np.save("q.npy", vectors[:50] + 3)
+    line = "evaluate index.annidx --queries q.npy -k 5"
+    done = run(line)
+    assert (done.code, done.err) == (0, "")
+    head, *rows = done.out.splitlines()
+    assert head.split()[:3] == ["target", "recall", "microseconds"] and len(rows) == 5
+    (row,) = answers(run(line + " --recall 1 --json"))
+    assert row["recall"] == 1 and row["candidates"] == COUNT and row["target"] == 1
+    assert run(line + " --recall 1.5").code == 2
+
+
+def test_evaluate_draws_a_curve(run: Run, vectors: npt.NDArray[np.float32]) -> None:
+    pytest.importorskip("matplotlib")
+    build(run, vectors)
+    np.save("q.npy", vectors[:50] + 3)
+    line = "evaluate index.annidx --queries q.npy --recall 0.9 0.99 --plot"
+    for name, magic in (("curve.png", b"\x89PNG"), ("curve.svg", b"<?xml"), ("curve.pdf", b"%PDF")):
+        assert run(line, name).err == ""
+        assert Path(name).read_bytes().startswith(magic)
+    assert len(answers(run(line + " again.png --json"))) == 2
+    before = Path("curve.png").read_bytes()
+    done = run(line, "curve.png")
+    assert done.code == 1 and "curve.png: expected a new file (--force replaces" in done.err
+    assert Path("curve.png").read_bytes() == before
+    assert run(line, "curve.png", "--force").code == 0
+    done = run(line, "curve.txt")
+    assert done.code == 1 and "expected a name that ends in .png, .svg or .pdf" in done.err
+
+
 def test_convert(run: Run, vectors: npt.NDArray[np.float32]) -> None:
     annoy = pytest.importorskip("annoy")
     old = annoy.AnnoyIndex(DIM, "euclidean")

@@ -76,11 +76,13 @@ def use(path: Path) -> dict[str, Any]:
         vectors = index.get_vectors([1, 2])
         index.get_vectors("a", packed=True).sum()
         curve: list[dict[str, float]] = index.tune(vectors, k=10, n_jobs=1, progress=report)
+        table: list[dict[str, Any]] = index.evaluate(vectors, k=5, recall=(0.9, 0.99), n_jobs=2)
+        index.evaluate(vectors, recall=0.9)
         index.verify()
         share: float = index.residency()
         metadata: dict[str, Any] | None = index.metadata
         place: str | None = index.path
-        print(curve[0]["recall"], share, metadata, place, annidx.__version__.split("."))
+        print(table, curve[0]["recall"], share, metadata, place, annidx.__version__.split("."))
         index.close()
     try:
         return annidx.load(str(path)).info()

@@ -55,9 +55,12 @@ def test_a_column_of_booleans_is_a_mask(
     query = np.zeros(8)
     for side in ("allow", "deny"):
         want, _ = index.query(query, k=20, **{side: mask})
-        assert (
-            index.query(query, k=20, **{side: column(mask.tolist())})[0].tolist() == want.tolist()
-        )
+        given = column(mask.tolist())
+        for same in (given, annidx.IdSet(index, given)):
+            assert index.query(query, k=20, **{side: same})[0].tolist() == want.tolist()
+        each, _ = index.query(np.stack([query, query]), k=20, **{side: [given, None]})
+        assert each[0].tolist() == want.tolist()
+        assert each[1].tolist() == index.query(query, k=20)[0].tolist()
 
 
 @each_column
