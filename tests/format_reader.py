@@ -32,14 +32,16 @@ STORAGE = {
     "manhattan": REAL | {"uint8"},
     "hamming": {"bits"},
 }
-# Kinds 1 to 35.
+# Kinds 1 to 41.
 NAMES = (
     "params vectors slot_rows row_slots ids_int64 id_order id_text_offsets id_text mean trees "
-    "leaf_ranges leaf_centres leaf_mults leaf_biases leaf_scan_factors leaf_radii group_ranges "
-    "group_centres group_mults group_biases tree_slots codes block_centroids code_records "
-    "neighbours codebook code_first_dims rotation rotation_scales rotation_order byte_rows "
-    "row_scalars curve metadata sets"
+    "leaf_ranges leaf_centres leaf_scales leaf_regions norm_bounds leaf_mults leaf_biases "
+    "leaf_scan_factors leaf_radii group_ranges group_centres group_mults group_biases tree_slots "
+    "codes block_centroids code_records neighbours codebook code_first_dims rotation "
+    "rotation_scales rotation_order byte_rows row_scalars removed_ids removed_text_offsets "
+    "removed_text curve metadata sets"
 ).split()
+KINDS = {1: "index", 2: "model", 3: "part", 4: "changes"}
 UINT_PARAMS = (
     "id_kind scan_kind tree_count work_dim4 leaf_entries group_entries block_count code_count "
     "rotation_block byte_row_bytes curve_points given_bytes"
@@ -47,18 +49,19 @@ UINT_PARAMS = (
 FLOAT_PARAMS = "value_scale byte_scale byte_offset default_recall residual_weight".split()
 
 LIST_PARAMS = (
-    "centroid_blocks centroid_scale record_bytes neighbour_count neighbour_bytes"
+    "centroid_blocks centroid_scale record_bytes neighbour_count neighbour_bytes has_blocks"
 ).split()
+MODEL_PARAMS = "region_count norm_unit radius_weight removed_count".split()
 # Where each stands among the fields of PARAMS.
 PARAM_PLACES = {
     "work_scale": 20,
     **{name: place for place, name in enumerate(UINT_PARAMS)},
-    **{name: place for place, name in enumerate(LIST_PARAMS, 21)},
+    **{name: place for place, name in enumerate(LIST_PARAMS + MODEL_PARAMS, 21)},
 }
 
-HEADER = struct.Struct("<8sII16sQIIIIQ16s44sI")
+HEADER = struct.Struct("<8sII16sQIIIIQ16sI16s16s8sI")
 ENTRY = struct.Struct("<IIQQQII")
-PARAMS = struct.Struct("<12I5f3IfIf3I6I")
+PARAMS = struct.Struct("<12I5f3IfIf5I2fII")
 SET = struct.Struct("<QQII")
 TREE = np.dtype([(name, "<u4") for name in ("leaf", "leaves", "group", "groups")])
 LEAF = np.dtype(
@@ -76,12 +79,14 @@ POINT = np.dtype(
 TYPES: dict[str, Any] = {
     **dict.fromkeys(["slot_rows", "row_slots", "id_order", "tree_slots", "rotation_order"], "<u4"),
     **dict.fromkeys(
-        "mean leaf_mults leaf_biases leaf_scan_factors leaf_radii group_mults group_biases "
-        "codebook rotation_scales row_scalars".split(),
+        "mean leaf_scales norm_bounds leaf_mults leaf_biases leaf_scan_factors leaf_radii "
+        "group_mults group_biases codebook rotation_scales row_scalars".split(),
         "<f4",
     ),
     "ids_int64": "<i8",
+    "removed_ids": "<i8",
     "id_text_offsets": "<u8",
+    "removed_text_offsets": "<u8",
     "code_first_dims": "<u2",
     "rotation": "i1",
     "trees": TREE,
@@ -194,7 +199,7 @@ class IndexFile:
         fields = HEADER.unpack_from(data)
         names = (
             "magic version endian_mark library_version file_bytes metric dtype dim section_count "
-            "item_count identity reserved header_crc"
+            "item_count identity kind model_identity base_identity reserved header_crc"
         ).split()
         header = dict(zip(names, fields, strict=True))
         require(header["version"] <= VERSION, "too new: written in a later format version")
@@ -211,6 +216,11 @@ class IndexFile:
         require(dtype in STORAGE[metric], "damaged: metric with this dtype")
         require(1 <= header["dim"] <= 65535, "damaged: dim")
         require(header["item_count"] <= 2**32 - 2, "damaged: item count")
+        require(header["kind"] in KINDS, "damaged: kind of the file")
+        is_model = header["kind"] == 2
+        require(not (is_model and header["item_count"]), "damaged: items of a model")
+        has_base = any(header["base_identity"])
+        require(header["kind"] == 4 or not has_base, "damaged: base identity")
         require(not any(header["reserved"]), "damaged: reserved header bytes")
         version: bytes = header["library_version"].rstrip(b"\0")
         require(len(version) <= 15 and b"\0" not in version, "damaged: library version")
@@ -244,8 +254,8 @@ class IndexFile:
         params |= dict(zip(FLOAT_PARAMS, fields[12:17], strict=True))
         params |= {"seed": fields[17] | fields[18] << 32, "leaf_points": fields[19]}
         params["work_scale"] = fields[PARAM_PLACES["work_scale"]]
-        params |= dict(zip(LIST_PARAMS, fields[21:26], strict=True))
-        require(not any(fields[26:]), "damaged: reserved params")
+        params |= dict(zip(LIST_PARAMS + MODEL_PARAMS, fields[21:31], strict=True))
+        require(not any(fields[31:]), "damaged: reserved params")
         return params
 
     def _check_params(self) -> None:
@@ -271,6 +281,7 @@ class IndexFile:
         else:
             expect(p["block_count"] == p["code_count"] == p["rotation_block"] == 0, "code_count")
         self._check_list_params(expect)
+        self._check_model_params(expect)
         bytes_stored = self.dtype in ("int8", "uint8")
         copies = p["scan_kind"] in (1, 2) and not bytes_stored
         allowed = {self.dim if copies else 0} | ({0} if p["scan_kind"] == 1 else set())
@@ -286,15 +297,26 @@ class IndexFile:
     def _check_list_params(self, expect: Callable[[bool, str], None]) -> None:
         p = self.params
         blocks = p["centroid_blocks"]
+        expect(p["has_blocks"] <= (p["scan_kind"] == 1), "has_blocks")
+        expect((blocks > 0) == (p["has_blocks"] == 1 and self.items > 0), "centroid_blocks")
         expect(blocks <= (p["block_count"] if p["scan_kind"] == 1 else 0), "centroid_blocks")
         scale = p["centroid_scale"]
-        expect(NORMAL <= scale < np.inf if blocks else scale == 1, "centroid_scale")
+        expect(NORMAL <= scale < np.inf if p["has_blocks"] else scale == 1, "centroid_scale")
         record = -(-(p["code_count"] // 2 + 8) // 8) * 8 if p["scan_kind"] == 1 else 0
         expect(p["record_bytes"] in (0, record), "record_bytes")
         most = 256 if p["record_bytes"] else 0
         expect(p["neighbour_count"] <= most, "neighbour_count")
         entry = 3 if self.items < 2**24 else 4
         expect(p["neighbour_bytes"] == (entry if p["neighbour_count"] else 0), "neighbour_bytes")
+
+    def _check_model_params(self, expect: Callable[[bool, str], None]) -> None:
+        p = self.params
+        most = {"dot": 255, "angular": 2, "cosine": 2}.get(self.metric, 1)
+        expect(1 <= p["region_count"] <= most, "region_count")
+        unit = p["norm_unit"]
+        expect(0 <= unit < np.inf if self.metric == "dot" else unit == 0, "norm_unit")
+        expect(bool(np.isfinite(p["radius_weight"])), "radius_weight")
+        expect(p["removed_count"] == 0 or self.header["kind"] == 4, "removed_count")
 
     def expected_sections(self) -> dict[str, tuple[int, int]]:
         """Return count and size of the records of each section that params ask for."""
@@ -310,7 +332,11 @@ class IndexFile:
         if p["id_kind"] == 2:
             found |= {"id_text_offsets": (n + 1, 8), "id_text": (text, 1)}
         found |= {"mean": (d, 4), "trees": (p["tree_count"], 16), "leaf_ranges": (leaves, 24)}
-        found["leaf_centres"] = (leaves // 16, centres)
+        found |= {"leaf_centres": (leaves // 16, centres), "leaf_scales": (leaves, 4)}
+        if p["region_count"] > 1:
+            found["leaf_regions"] = (leaves, 1)
+        if p["region_count"] > 1 and p["norm_unit"] > 0:
+            found["norm_bounds"] = (p["region_count"] - 1, 4)
         for name in ("leaf_mults", "leaf_biases", "leaf_scan_factors", "leaf_radii"):
             found[name] = (leaves, 4)
         if groups:
@@ -335,6 +361,12 @@ class IndexFile:
             found["byte_rows"] = (n, p["byte_row_bytes"])
         if p["scan_kind"] == 1 and (p["byte_row_bytes"] or self.dtype in ("int8", "uint8")):
             found["row_scalars"] = (n, 8)
+        removed = p["removed_count"]
+        if removed and p["id_kind"] == 2:
+            size = self.entries["removed_text"].size if "removed_text" in self.entries else 0
+            found |= {"removed_text_offsets": (removed + 1, 8), "removed_text": (size, 1)}
+        elif removed:
+            found["removed_ids"] = (removed, 8)
         if p["curve_points"]:
             found["curve"] = (p["curve_points"], 32)
         return found
@@ -535,6 +567,8 @@ class IndexFile:
         self._check_vectors()
         self._check_ids()
         self._check_trees()
+        self._check_model()
+        self._check_removed()
         if self.params["scan_kind"] == 1:
             self._check_codes()
         self._check_curve()
@@ -544,7 +578,7 @@ class IndexFile:
     def _check_identity(self) -> None:
         h = self.header
         hashed = struct.pack("<IIIQ", h["metric"], h["dtype"], h["dim"], h["item_count"])
-        hashed += self.raw("params")
+        hashed += struct.pack("<I", h["kind"]) + h["base_identity"] + self.raw("params")
         for entry in self.entries.values():
             if entry.flags & 1:
                 hashed += struct.pack("<IQI", entry.kind, entry.size, entry.crc)
@@ -703,6 +737,59 @@ class IndexFile:
         for place, rows in zip(places, self.sets.values(), strict=True):
             require(len(rows) == place.count and (rows < self.items).all(), "damaged: set")
             require((np.diff(rows) > 0).all(), "damaged: rows of a set do not ascend")
+
+    def _check_model(self) -> None:
+        p = self.params
+        scales, counts = self.array("leaf_scales"), self.array("leaf_ranges")["count"]
+        sound = np.isfinite(scales) & ((scales > 0) | ((scales == 0) & (counts == 0)))
+        require(sound.all(), "damaged: leaf_scales")
+        require((self.array("leaf_regions") < p["region_count"]).all(), "damaged: leaf_regions")
+        bounds = self.array("norm_bounds")
+        require(np.isfinite(bounds).all(), "damaged: norm_bounds")
+        require((np.diff(bounds, prepend=0) > 0).all(), "damaged: norm_bounds do not ascend")
+        require(self.model_identity() == self.header["model_identity"], "damaged: model identity")
+
+    def model_identity(self) -> bytes:
+        """Return the hash of what divides and codes rows: leaves of the first tree only."""
+        p, h = self.params, self.header
+        hashed = struct.pack("<III", h["metric"], h["dtype"], h["dim"])
+        whole = "scan_kind code_count rotation_block byte_row_bytes given_bytes leaf_points "
+        whole += "has_blocks region_count"
+        hashed += struct.pack("<8I", *(p[name] for name in whole.split()))
+        real = "value_scale byte_scale byte_offset residual_weight work_scale centroid_scale "
+        hashed += struct.pack("<7f", *(p[name] for name in (real + "norm_unit").split()))
+        leaves = int(self.array("trees")[0]["leaves"])
+        parts = {"leaf_centres": leaves * p["work_dim4"], "leaf_scales": 4 * leaves}
+        parts["leaf_regions"] = leaves
+        others = "mean norm_bounds codebook code_first_dims rotation rotation_scales "
+        parts |= dict.fromkeys((others + "rotation_order").split(), len(self.data))
+        for name, most in parts.items():
+            if name in self.entries:
+                data = self.raw(name)[:most]
+                hashed += struct.pack("<IQI", self.entries[name].kind, len(data), crc32c(data))
+        return fnv1a_128(hashed).to_bytes(16, "little")
+
+    def _check_removed(self) -> None:
+        removed = self.removed
+        texts = [text.encode() if isinstance(text, str) else text for text in removed]
+        require(all(a < b for a, b in itertools.pairwise(texts)), "damaged: removed ids")
+        if "removed_text" in self.entries:
+            offsets = self.array("removed_text_offsets")
+            ends = (offsets[0], offsets[-1]) == (0, len(self.raw("removed_text")))
+            require(
+                ends and (np.diff(offsets.astype(np.int64)) >= 0).all(), "damaged: removed_text"
+            )
+
+    @property
+    def removed(self) -> list[Any]:
+        """Ids that changes remove."""
+        if "removed_text" not in self.entries:
+            return list(self.array("removed_ids").tolist())
+        offsets, text = self.array("removed_text_offsets").tolist(), self.raw("removed_text")
+        try:
+            return [text[begin:end].decode() for begin, end in itertools.pairwise(offsets)]
+        except UnicodeDecodeError as error:
+            raise FormatProblem("damaged: removed_text is not UTF-8") from error
 
     def _check_curve(self) -> None:
         curve = self.array("curve")

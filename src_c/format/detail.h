@@ -61,8 +61,9 @@ struct Problem {
   explicit operator bool() const noexcept { return !field.empty(); }
 };
 
-// The four header fields that decide, with Params, which sections there are and their sizes.
+// The header fields that decide, with Params, which sections there are and their sizes.
 struct Shape {
+  std::uint32_t kind;
   std::uint32_t metric;
   std::uint32_t dtype;
   std::uint32_t dim;
@@ -75,7 +76,7 @@ Problem problem_of(const Shape& shape, const Params& params);  // of a shape wit
 // What an image of this shape holds, in file order. Sizes that do not fit in 64 bits are
 // kSaturated.
 std::vector<PlannedSection> sections_of(const Shape& shape, const Params& params,
-                                        std::uint64_t id_text_bytes);
+                                        const TextBytes& texts);
 
 // ---- messages --------------------------------------------------------------------------
 
@@ -112,6 +113,11 @@ std::uint32_t header_checksum(FileHeader header, const SectionEntry* table) noex
 // CRC-32C of [offset, offset + bytes) of the image, telling `progress` after each step.
 std::uint32_t checksum(const std::byte* image, std::uint64_t offset, std::uint64_t bytes,
                        const Progress& progress);
+
+// The identity of the model in an image whose sections are in place: of what `encode` reads.
+void compute_model_identity(const FileHeader& header, const SectionEntry* table,
+                            const Params& params, const std::byte* image,
+                            std::uint8_t (&out)[16]) noexcept;
 
 // The identity that the header should hold, from its fields, its table and the params.
 void compute_identity(const FileHeader& header, const SectionEntry* table, const Params& params,

@@ -23,6 +23,14 @@ inline constexpr std::uint32_t kEndianMark = 0x01020304u;
 inline constexpr std::uint64_t kSectionAlignment = 64;
 inline constexpr std::uint32_t kMaxSections = 64;
 
+// What a file is there for. All of them hold a whole model, and open and verify alike.
+enum class FileKind : std::uint32_t {
+  index = 1,    // rows to be asked
+  model = 2,    // no rows: what others are coded by
+  part = 3,     // rows coded by a model, to be merged
+  changes = 4,  // rows added to an index, and ids removed from it
+};
+
 struct FileHeader {
   char magic[8];
   std::uint32_t version;
@@ -34,50 +42,60 @@ struct FileHeader {
   std::uint32_t dim;     // of the vectors as the user sees them (bits for hamming)
   std::uint32_t section_count;
   std::uint64_t item_count;
-  std::uint8_t identity[16];  // of the content: parameters and all sections' checksums
-  std::uint8_t reserved[44];  // zero
-  std::uint32_t header_crc;   // CRC-32C of header and table, this field taken as zero
+  std::uint8_t identity[16];        // of the content: parameters and all sections' checksums
+  std::uint32_t kind;               // FileKind
+  std::uint8_t model_identity[16];  // of what divides and codes the rows
+  std::uint8_t base_identity[16];   // of changes: of the index that they change; else zero
+  std::uint8_t reserved[8];         // zero
+  std::uint32_t header_crc;         // CRC-32C of header and table, this field taken as zero
 };
 static_assert(sizeof(FileHeader) == 128);
 
 enum class Section : std::uint32_t {
-  params = 1,              // Params
-  vectors = 2,             // item_count rows as stored, in slot order
-  slot_rows = 3,           // u32[item_count]: slot -> row
-  row_slots = 4,           // u32[item_count]: row -> slot
-  ids_int64 = 5,           // i64[item_count], row order (id_kind int64)
-  id_order = 6,            // u32[item_count]: rows sorted by id (id_kind int64 or text)
-  id_text_offsets = 7,     // u64[item_count + 1] into id_text, row order (id_kind text)
-  id_text = 8,             // UTF-8
-  mean = 9,                // f32[dim]: subtracted before partition and codes
-  trees = 10,              // Tree[tree_count]
-  leaf_ranges = 11,        // LeafRange[leaf_entries]
-  leaf_centres = 12,       // u8[leaf_entries * dim4], blocks of 16 centres (kernels.h route_scores)
-  leaf_mults = 13,         // f32[leaf_entries]
-  leaf_biases = 14,        // f32[leaf_entries]; +inf in padding entries
-  leaf_scan_factors = 15,  // f32[leaf_entries]
-  leaf_radii = 16,         // f32[leaf_entries]: bound for radius queries
-  group_ranges = 17,       // GroupRange[group_entries]
-  group_centres = 18,      // as leaf_centres
-  group_mults = 19,        // f32[group_entries]
-  group_biases = 20,       // f32[group_entries]
-  tree_slots = 21,         // u32[(tree_count - 1) * item_count]: slots of further trees, leaf order
-  codes = 22,              // block_count code blocks of the points (kernels.h scan_codes_*)
-  block_centroids = 23,    // centroid_blocks code blocks of the centroids of the points' blocks
-  code_records = 24,       // CodeRecord[item_count], slot order
-  neighbours = 25,         // neighbour_count slots of neighbour_bytes each a point, slot order
-  codebook = 26,           // f32[dim * 16]
-  code_first_dims = 27,    // u16[code_count + 1]
-  rotation = 28,           // i8[dim * rotation_block]: each row's own block of input dimensions
-  rotation_scales = 29,    // f32[dim]
-  rotation_order = 30,     // u32[dim]: where each rotated component goes
-  byte_rows = 31,          // 8-bit copies of the vectors (re-ranking; L1 sketch), slot order
-  row_scalars = 32,        // f32[item_count * 2]: mult, bias of kernels.h RowScalars, slot order
-  curve = 33,              // CurvePoint[curve_points]
-  metadata = 34,  // UTF-8 JSON the user gave at save, 0 bytes if none; an optional section,
-                  // but every file of this version has it
-  sets = 35,      // named sets of rows (sets.h); optional, in files that have any. It and the
-                  // metadata are what saving writes anew: they come last.
+  params = 1,           // Params
+  vectors = 2,          // item_count rows as stored, in slot order
+  slot_rows = 3,        // u32[item_count]: slot -> row
+  row_slots = 4,        // u32[item_count]: row -> slot
+  ids_int64 = 5,        // i64[item_count], row order (id_kind int64)
+  id_order = 6,         // u32[item_count]: rows sorted by id (id_kind int64 or text)
+  id_text_offsets = 7,  // u64[item_count + 1] into id_text, row order (id_kind text)
+  id_text = 8,          // UTF-8
+  mean = 9,             // f32[dim]: subtracted before partition and codes
+  trees = 10,           // Tree[tree_count]
+  leaf_ranges = 11,     // LeafRange[leaf_entries]
+  leaf_centres = 12,    // u8[leaf_entries * dim4], blocks of 16 centres (kernels.h route_scores)
+  leaf_scales = 13,     // f32[leaf_entries]: centroid = scale * (byte - 128); 0 in padding entries
+  leaf_regions = 14,    // u8[leaf_entries], if region_count > 1: whose rows the leaf takes
+  norm_bounds = 15,  // f32[region_count - 1], of dot: the least norm of each region but the first
+  leaf_mults = 16,   // f32[leaf_entries]
+  leaf_biases = 17,  // f32[leaf_entries]; +inf in entries without points
+  leaf_scan_factors = 18,  // f32[leaf_entries]
+  leaf_radii = 19,         // f32[leaf_entries]: bound for radius queries
+  group_ranges = 20,       // GroupRange[group_entries]
+  group_centres = 21,      // as leaf_centres
+  group_mults = 22,        // f32[group_entries]
+  group_biases = 23,       // f32[group_entries]
+  tree_slots = 24,         // u32[(tree_count - 1) * item_count]: slots of further trees, leaf order
+  codes = 25,              // block_count code blocks of the points (kernels.h scan_codes_*)
+  block_centroids = 26,    // centroid_blocks code blocks of the centroids of the points' blocks
+  code_records = 27,       // CodeRecord[item_count], slot order
+  neighbours = 28,         // neighbour_count slots of neighbour_bytes each a point, slot order
+  codebook = 29,           // f32[dim * 16]
+  code_first_dims = 30,    // u16[code_count + 1]
+  rotation = 31,           // i8[dim * rotation_block]: each row's own block of input dimensions
+  rotation_scales = 32,    // f32[dim]
+  rotation_order = 33,     // u32[dim]: where each rotated component goes
+  byte_rows = 34,          // 8-bit copies of the vectors (re-ranking; L1 sketch), slot order
+  row_scalars = 35,        // f32[item_count * 2]: mult, bias of kernels.h RowScalars, slot order
+  removed_ids = 36,  // i64[removed_count], ascending (changes of an index with int64 or row ids)
+  removed_text_offsets =
+      37,             // u64[removed_count + 1] into removed_text (changes, text ids), ascending
+  removed_text = 38,  // UTF-8
+  curve = 39,         // CurvePoint[curve_points]
+  metadata = 40,      // UTF-8 JSON the user gave at save, 0 bytes if none; an optional section,
+                      // but every file of this version has it
+  sets = 41,          // named sets of rows (sets.h); optional, in files that have any. It and the
+                      // metadata are what saving writes anew: they come last.
 };
 inline constexpr std::uint64_t kSetsAlignment = 8;  // record_bytes of the section `sets`
 const char* section_name(Section kind) noexcept;    // "leaf_ranges"; "unknown" for others
@@ -130,7 +148,13 @@ struct Params {
   std::uint32_t record_bytes;     // of a code record; 0: none
   std::uint32_t neighbour_count;  // entries of a point's list; 0: no lists. Needs records.
   std::uint32_t neighbour_bytes;  // of an entry: 3 or 4; 0 without lists
-  std::uint32_t reserved[6];      // zero
+  std::uint32_t has_blocks;       // 1: leaves are cut into blocks, whose centroids are coded
+  std::uint32_t region_count;     // 1: leaves take any row; else norm bands of dot, or 2: zero
+                                  // vectors have leaves of their own
+  float norm_unit;                // dot: norms are relative to this, in units of 2^8; else 0
+  float radius_weight;            // of mean squared radii in the biases of leaves
+  std::uint32_t removed_count;    // of changes: ids removed from the base; else 0
+  std::uint32_t reserved[1];      // zero
 };
 static_assert(sizeof(Params) == 128);
 
@@ -145,11 +169,11 @@ static_assert(sizeof(Tree) == 16);
 // Leaf of the first tree: slots [first, first + count), codes from block first_block, centroids of
 // its blocks of 32 points in code blocks from first_centroid_block.
 // Leaf of a further tree: entries [first, first + count) of tree_slots; both blocks are 0.
-// In entry order each leaf starts where the one before ended; padding entries, which may stand
-// anywhere, are all zero.
+// In entry order each leaf starts where the one before ended; entries without points, which may
+// stand anywhere, are all zero. Padding is told from an empty leaf by its scale.
 struct LeafRange {
   std::uint64_t first;
-  std::uint32_t count;  // 0 in padding entries
+  std::uint32_t count;  // 0 in padding entries, and in leaves without points
   std::uint32_t first_block;
   std::uint32_t first_centroid_block;
   std::uint32_t reserved;  // zero
@@ -241,24 +265,33 @@ struct PlannedSection {
   std::uint64_t record_bytes;
 };
 
+// Bytes of the texts of ids, and of those removed.
+struct TextBytes {
+  std::uint64_t ids = 0;
+  std::uint64_t removed = 0;
+};
+
 // What goes into a file of these parameters, in file order (kinds ascending; metadata last and
-// of zero bytes: it is always planned, and sets never are). id_text_bytes matters for text ids
-// only. Throws Error(invalid_argument) for parameters that open_view would refuse.
-std::vector<PlannedSection> plan_sections(Metric metric, Dtype dtype, std::uint32_t dim,
-                                          std::uint64_t item_count, const Params& params,
-                                          std::uint64_t id_text_bytes);
+// of zero bytes: it is always planned, and sets never are). `texts` matters for text ids only.
+// Throws Error(invalid_argument) for parameters that open_view would refuse.
+std::vector<PlannedSection> plan_sections(FileKind kind, Metric metric, Dtype dtype,
+                                          std::uint32_t dim, std::uint64_t item_count,
+                                          const Params& params, const TextBytes& texts);
 // Total bytes of a file with these sections. Throws Error(invalid_argument) on 64-bit overflow.
 std::uint64_t image_bytes(const std::vector<PlannedSection>& sections);
 
 // Lays the header, table and Params into zeroed memory of image_bytes(); checksums come later.
 // After it, mutable_section() gives the place of each section.
-void begin_image(std::byte* image, Metric metric, Dtype dtype, std::uint32_t dim,
+// `base` is the identity of the index that changes belong to, else null.
+void begin_image(std::byte* image, FileKind kind, Metric metric, Dtype dtype, std::uint32_t dim,
                  std::uint64_t item_count, const Params& params,
-                 const std::vector<PlannedSection>& sections, const char* library_version);
+                 const std::vector<PlannedSection>& sections, const char* library_version,
+                 const std::uint8_t* base);
 std::byte* mutable_section(std::byte* image, Section kind) noexcept;
 template <class T>
 T* mutable_array(std::byte* image, Section kind) noexcept;
-// Computes the sections' checksums, the identity and the header checksum. Call when all is filled.
+// Computes the sections' checksums, both identities and the header checksum. Call when all is
+// filled.
 void seal_image(std::byte* image, const Progress& progress = {});
 // The header and table of a sealed image, with `metadata` (UTF-8) and `sets` (as write_sets makes
 // them; without bytes no section) in place of its own: the bytes that go before the body. The body

@@ -18,24 +18,48 @@ using namespace detail;
 
 namespace {
 
-constexpr const char* kSectionNames[] = {"unknown",        "params",
-                                         "vectors",        "slot_rows",
-                                         "row_slots",      "ids_int64",
-                                         "id_order",       "id_text_offsets",
-                                         "id_text",        "mean",
-                                         "trees",          "leaf_ranges",
-                                         "leaf_centres",   "leaf_mults",
-                                         "leaf_biases",    "leaf_scan_factors",
-                                         "leaf_radii",     "group_ranges",
-                                         "group_centres",  "group_mults",
-                                         "group_biases",   "tree_slots",
-                                         "codes",          "block_centroids",
-                                         "code_records",   "neighbours",
-                                         "codebook",       "code_first_dims",
-                                         "rotation",       "rotation_scales",
-                                         "rotation_order", "byte_rows",
-                                         "row_scalars",    "curve",
-                                         "metadata",       "sets"};
+constexpr const char* kSectionNames[] = {"unknown",
+                                         "params",
+                                         "vectors",
+                                         "slot_rows",
+                                         "row_slots",
+                                         "ids_int64",
+                                         "id_order",
+                                         "id_text_offsets",
+                                         "id_text",
+                                         "mean",
+                                         "trees",
+                                         "leaf_ranges",
+                                         "leaf_centres",
+                                         "leaf_scales",
+                                         "leaf_regions",
+                                         "norm_bounds",
+                                         "leaf_mults",
+                                         "leaf_biases",
+                                         "leaf_scan_factors",
+                                         "leaf_radii",
+                                         "group_ranges",
+                                         "group_centres",
+                                         "group_mults",
+                                         "group_biases",
+                                         "tree_slots",
+                                         "codes",
+                                         "block_centroids",
+                                         "code_records",
+                                         "neighbours",
+                                         "codebook",
+                                         "code_first_dims",
+                                         "rotation",
+                                         "rotation_scales",
+                                         "rotation_order",
+                                         "byte_rows",
+                                         "row_scalars",
+                                         "removed_ids",
+                                         "removed_text_offsets",
+                                         "removed_text",
+                                         "curve",
+                                         "metadata",
+                                         "sets"};
 static_assert(sizeof(kSectionNames) / sizeof(kSectionNames[0]) == kLastKnownKind + 1);
 
 constexpr std::uint32_t kMaxCodes = 256;
@@ -46,6 +70,7 @@ constexpr std::uint32_t kMaxCurvePoints = 65'536;
 constexpr std::uint32_t kMaxCodedDim = 65535;
 // Bounds the work of a query on a hostile file.
 constexpr std::uint32_t kMaxNeighbours = 256;
+constexpr std::uint32_t kMaxRegions = 255;
 constexpr std::uint64_t kMaxShortSlots = (std::uint64_t{1} << 24) - 1;
 
 std::uint64_t times(std::uint64_t a, std::uint64_t b) noexcept {
@@ -108,13 +133,16 @@ void expect_code_params(const Shape& shape, const Params& params, Expectations& 
 // Blocks, records and lists each build on the one before, and all on codes.
 void expect_list_params(const Shape& shape, const Params& params, Expectations& all) {
   const bool coded = is(params.scan_kind, ScanKind::codes);
-  all.expect(coded || params.centroid_blocks == 0, "centroid_blocks", "0 without codes",
+  all.expect(params.has_blocks <= (coded ? 1u : 0u), "has_blocks", "0 or 1, 0 without codes",
+             params.has_blocks);
+  all.expect((params.centroid_blocks > 0) == (params.has_blocks == 1 && shape.item_count > 0),
+             "centroid_blocks", "some if leaves are cut into blocks and hold items, else 0",
              params.centroid_blocks);
   all.expect(params.centroid_blocks <= params.block_count, "centroid_blocks", "at most block_count",
              params.centroid_blocks);
-  all.expect(params.centroid_blocks > 0 ? is_divisor(params.centroid_scale)
-                                        : params.centroid_scale == 1.0f,
-             "centroid_scale", "a positive number, 1 without centroids", params.centroid_scale);
+  all.expect(
+      params.has_blocks == 1 ? is_divisor(params.centroid_scale) : params.centroid_scale == 1.0f,
+      "centroid_scale", "a positive number, 1 without blocks", params.centroid_scale);
   all.expect(params.record_bytes == 0 ||
                  (coded && params.record_bytes == record_bytes_for(params.code_count)),
              "record_bytes", "that of code_count codes, or 0", params.record_bytes);
@@ -126,6 +154,23 @@ void expect_list_params(const Shape& shape, const Params& params, Expectations& 
       params.neighbour_count > 0 ? neighbour_bytes_for(shape.item_count) : 0;
   all.expect(params.neighbour_bytes == bytes, "neighbour_bytes",
              "the bytes that a slot needs, 0 without lists", params.neighbour_bytes);
+}
+
+// Regions are of directions; removed ids are what changes alone tell.
+void expect_model_params(const Shape& shape, const Params& params, Expectations& all) {
+  const MetricTraits& traits = traits_of(static_cast<Metric>(shape.metric));
+  const std::uint32_t most = traits.work != WorkSpace::unit ? 1
+                             : traits.multiplies_norm       ? kMaxRegions
+                                                            : 2;
+  all.expect(params.region_count >= 1 && params.region_count <= most, "region_count",
+             "1, 2 under angular and cosine, up to 255 under dot", params.region_count);
+  all.expect(traits.multiplies_norm ? std::isfinite(params.norm_unit) && params.norm_unit >= 0.0f
+                                    : params.norm_unit == 0.0f,
+             "norm_unit", "a number of at least 0, 0 unless the metric is dot", params.norm_unit);
+  all.expect(std::isfinite(params.radius_weight), "radius_weight", "a finite number",
+             params.radius_weight);
+  all.expect(is(shape.kind, FileKind::changes) || params.removed_count == 0, "removed_count",
+             "0 unless the file holds changes", params.removed_count);
 }
 
 // Scans of bytes need copies unless the vectors are bytes themselves; codes can do without a
@@ -175,6 +220,11 @@ void add_leaves(SectionList& list, const Params& params) {
   const std::uint64_t centre_block = times(kPanelWidth, params.work_dim4);
   list.add(Section::leaf_ranges, params.leaf_entries, sizeof(LeafRange));
   list.add(Section::leaf_centres, params.leaf_entries / kPanelWidth, centre_block);
+  list.add(Section::leaf_scales, params.leaf_entries, 4);
+  if (params.region_count > 1) list.add(Section::leaf_regions, params.leaf_entries, 1);
+  if (params.region_count > 1 && params.norm_unit > 0.0f) {
+    list.add(Section::norm_bounds, params.region_count - 1, 4);
+  }
   list.add(Section::leaf_mults, params.leaf_entries, 4);
   list.add(Section::leaf_biases, params.leaf_entries, 4);
   list.add(Section::leaf_scan_factors, params.leaf_entries, 4);
@@ -205,12 +255,24 @@ void add_codes(SectionList& list, std::uint64_t items, std::uint64_t dim, const 
   list.add(Section::rotation_order, dim, 4);
 }
 
+void add_removed(SectionList& list, const Params& params, std::uint64_t text_bytes) {
+  if (params.removed_count == 0) return;
+  if (!is(params.id_kind, IdKind::text)) {
+    list.add(Section::removed_ids, params.removed_count, 8);
+    return;
+  }
+  list.add(Section::removed_text_offsets, std::uint64_t{params.removed_count} + 1, 8);
+  list.add(Section::removed_text, text_bytes, 1);
+}
+
 }  // namespace
 
 namespace detail {
 
 Problem problem_of(const Shape& shape) {
   Expectations all;
+  all.expect(shape.kind >= 1 && shape.kind <= static_cast<std::uint32_t>(FileKind::changes), "kind",
+             "1 to 4", shape.kind);
   all.expect(shape.metric >= 1 && shape.metric <= static_cast<std::uint32_t>(Metric::hamming),
              "metric", "1 to 6", shape.metric);
   all.expect(shape.dtype >= 1 && shape.dtype <= static_cast<std::uint32_t>(Dtype::bits), "dtype",
@@ -219,6 +281,8 @@ Problem problem_of(const Shape& shape) {
              "dtype", "one that the metric can be stored as", shape.dtype);
   all.expect(shape.dim >= 1 && shape.dim <= kMaxDim, "dim", "1 to 65535", shape.dim);
   all.expect(shape.item_count <= kMaxItems, "item_count", "at most 4294967294", shape.item_count);
+  all.expect(!is(shape.kind, FileKind::model) || shape.item_count == 0, "item_count",
+             "0 in a model", shape.item_count);
   return all.first();
 }
 
@@ -246,6 +310,7 @@ Problem problem_of(const Shape& shape, const Params& params) {
   expect_code_params(shape, params, all);
   expect_list_params(shape, params, all);
   expect_byte_row_params(shape, params, all);
+  expect_model_params(shape, params, all);
   all.expect(is_divisor(params.value_scale) && params.value_scale <= kLargestValueScale,
              "value_scale", "a positive number of at most 2.658e36", params.value_scale);
   all.expect(is_divisor(params.byte_scale), "byte_scale", "a positive number", params.byte_scale);
@@ -262,14 +327,14 @@ Problem problem_of(const Shape& shape, const Params& params) {
 
 // Sizes that do not fit in 64 bits are kSaturated.
 std::vector<PlannedSection> sections_of(const Shape& shape, const Params& params,
-                                        std::uint64_t id_text_bytes) {
+                                        const TextBytes& texts) {
   const std::uint64_t items = shape.item_count;
   SectionList list;
   list.add(Section::params, 1, sizeof(Params));
   list.add(Section::vectors, items, row_bytes(static_cast<Dtype>(shape.dtype), shape.dim));
   list.add(Section::slot_rows, items, 4);
   list.add(Section::row_slots, items, 4);
-  add_ids(list, items, params, id_text_bytes);
+  add_ids(list, items, params, texts.ids);
   list.add(Section::mean, shape.dim, 4);
   list.add(Section::trees, params.tree_count, sizeof(Tree));
   add_leaves(list, params);
@@ -280,6 +345,7 @@ std::vector<PlannedSection> sections_of(const Shape& shape, const Params& params
   if (params.byte_row_bytes != 0) list.add(Section::byte_rows, items, params.byte_row_bytes);
   const bool reranks = params.byte_row_bytes != 0 || holds_bytes(shape.dtype);
   if (reranks && is(params.scan_kind, ScanKind::codes)) list.add(Section::row_scalars, items, 8);
+  add_removed(list, params, texts.removed);
   if (params.curve_points != 0) list.add(Section::curve, params.curve_points, sizeof(CurvePoint));
   list.add_optional(Section::metadata);
   return list.take();
@@ -305,11 +371,11 @@ std::uint64_t row_bytes(Dtype dtype, std::uint32_t dim) noexcept {
   return stored_bytes(dtype, dim);
 }
 
-std::vector<PlannedSection> plan_sections(Metric metric, Dtype dtype, std::uint32_t dim,
-                                          std::uint64_t item_count, const Params& params,
-                                          std::uint64_t id_text_bytes) {
-  const Shape shape{static_cast<std::uint32_t>(metric), static_cast<std::uint32_t>(dtype), dim,
-                    item_count};
+std::vector<PlannedSection> plan_sections(FileKind kind, Metric metric, Dtype dtype,
+                                          std::uint32_t dim, std::uint64_t item_count,
+                                          const Params& params, const TextBytes& texts) {
+  const Shape shape{static_cast<std::uint32_t>(kind), static_cast<std::uint32_t>(metric),
+                    static_cast<std::uint32_t>(dtype), dim, item_count};
   Problem problem = problem_of(shape);
   if (!problem) problem = problem_of(shape, params);
   if (problem) {
@@ -317,7 +383,7 @@ std::vector<PlannedSection> plan_sections(Metric metric, Dtype dtype, std::uint3
                                                  "': expected " + problem.expected + ", found " +
                                                  problem.found);
   }
-  auto sections = sections_of(shape, params, id_text_bytes);
+  auto sections = sections_of(shape, params, texts);
   image_bytes(sections);  // throws when a size does not fit
   return sections;
 }

@@ -48,8 +48,10 @@ class DeepCheck {
     check_ids();
     check_all_floats();
     check_trees();
+    check_regions();
     check_tree_slots();
     check_codes();
+    check_removed();
     check_curve();
     check_metadata();
     check_sets();
@@ -120,6 +122,11 @@ class DeepCheck {
     if (std::memcmp(identity, view_.header.identity, sizeof identity) != 0) {
       damaged(name_, header_place("identity", offsetof(FileHeader, identity)),
               hex(identity, sizeof identity), hex(view_.header.identity, sizeof identity));
+    }
+    compute_model_identity(view_.header, view_.table.data(), params_, view_.image, identity);
+    if (std::memcmp(identity, view_.header.model_identity, sizeof identity) != 0) {
+      damaged(name_, header_place("model_identity", offsetof(FileHeader, model_identity)),
+              hex(identity, sizeof identity), hex(view_.header.model_identity, sizeof identity));
     }
   }
 
@@ -199,32 +206,38 @@ class DeepCheck {
   }
 
   void check_texts() const {
-    const std::uint64_t* offsets = array<std::uint64_t>(Section::id_text_offsets);
-    const std::uint8_t* text = array<std::uint8_t>(Section::id_text);
-    const std::uint64_t text_bytes = view_.section_bytes(Section::id_text);
+    check_text_section(Section::id_text_offsets, Section::id_text, items_);
+  }
+
+  // `texts` texts, one after the other, valid UTF-8 each for itself.
+  void check_text_section(Section offset_kind, Section text_kind, std::uint64_t texts) const {
+    const std::uint64_t* offsets = array<std::uint64_t>(offset_kind);
+    const std::uint8_t* text = array<std::uint8_t>(text_kind);
+    const std::uint64_t text_bytes = view_.section_bytes(text_kind);
     const auto refuse_offset = [&](std::uint64_t i, const std::string& expected) {
-      refuse(Section::id_text_offsets, i, 8, expected, shown(offsets[i]));
+      refuse(offset_kind, i, 8, expected, shown(offsets[i]));
     };
     if (offsets[0] != 0) refuse_offset(0, "0");
-    for (std::uint64_t row = 0; row < items_; ++row) {
-      const std::uint64_t begin = offsets[row];
-      const std::uint64_t end = offsets[row + 1];
+    for (std::uint64_t i = 0; i < texts; ++i) {
+      const std::uint64_t begin = offsets[i];
+      const std::uint64_t end = offsets[i + 1];
       if (end < begin || end > text_bytes) {
-        refuse_offset(row + 1, "from " + shown(begin) + " to " + shown(text_bytes));
+        refuse_offset(i + 1, "from " + shown(begin) + " to " + shown(text_bytes));
       }
       const std::uint64_t bad = first_bad_utf8(text + begin, end - begin);
       if (bad != end - begin) {
-        refuse(Section::id_text, begin + bad, 1, "UTF-8 in the id of row " + shown(row),
+        refuse(text_kind, begin + bad, 1, "UTF-8 in the id of row " + shown(i),
                hex(text + begin + bad, 1));
       }
     }
-    if (offsets[items_] != text_bytes) refuse_offset(items_, shown(text_bytes));
+    if (offsets[texts] != text_bytes) refuse_offset(texts, shown(text_bytes));
   }
 
   void check_all_floats() const {
-    for (const Section kind : {Section::mean, Section::leaf_mults, Section::leaf_scan_factors,
-                               Section::leaf_radii, Section::group_mults, Section::codebook,
-                               Section::rotation_scales, Section::row_scalars}) {
+    for (const Section kind :
+         {Section::mean, Section::leaf_scales, Section::norm_bounds, Section::leaf_mults,
+          Section::leaf_scan_factors, Section::leaf_radii, Section::group_mults, Section::codebook,
+          Section::rotation_scales, Section::row_scalars}) {
       check_finite(kind);
     }
   }
@@ -311,6 +324,29 @@ class DeepCheck {
     if (tree_number != 0) return;
     expect_count("block_count", next_block, params_.block_count);
     expect_count("centroid_blocks", next_centroids, params_.centroid_blocks);
+  }
+
+  // A leaf has a scale; its region is one of those there are. Bounds of norms ascend.
+  void check_regions() const {
+    const LeafRange* ranges = array<LeafRange>(Section::leaf_ranges);
+    const float* scales = array<float>(Section::leaf_scales);
+    for (std::uint64_t i = 0; i < params_.leaf_entries; ++i) {
+      if (scales[i] > 0.0f || (scales[i] == 0.0f && ranges[i].count == 0)) continue;
+      refuse(Section::leaf_scales, i, 4, "a positive number, or 0 in padding", shown(scales[i]));
+    }
+    if (has(Section::leaf_regions)) {
+      const std::uint8_t* regions = array<std::uint8_t>(Section::leaf_regions);
+      for (std::uint64_t i = 0; i < params_.leaf_entries; ++i) {
+        if (regions[i] < params_.region_count) continue;
+        refuse(Section::leaf_regions, i, 1, "less than " + shown(params_.region_count),
+               shown(unsigned{regions[i]}));
+      }
+    }
+    const float* bounds = array<float>(Section::norm_bounds);
+    for (std::uint64_t i = 0; i < count<float>(Section::norm_bounds); ++i) {
+      if (bounds[i] > (i == 0 ? 0.0f : bounds[i - 1])) continue;
+      refuse(Section::norm_bounds, i, 4, "more than the one before", shown(bounds[i]));
+    }
   }
 
   static std::uint64_t blocks_of(const LeafRange& leaf) noexcept {
@@ -517,6 +553,29 @@ class DeepCheck {
                     std::uint64_t end) const {
     for (std::uint64_t at = begin; at < end; ++at) {
       if (bytes[at] != 0) refuse(kind, at, 1, "zero padding", hex(bytes + at, 1));
+    }
+  }
+
+  // Ids that were removed ascend strictly.
+  void check_removed() const {
+    const std::int64_t* ids = array<std::int64_t>(Section::removed_ids);
+    for (std::uint64_t i = 1; ids && i < params_.removed_count; ++i) {
+      if (ids[i - 1] < ids[i]) continue;
+      refuse(Section::removed_ids, i, 8, "more than " + shown(ids[i - 1]), shown(ids[i]));
+    }
+    if (has(Section::removed_text_offsets)) check_removed_texts();
+  }
+
+  void check_removed_texts() const {
+    check_text_section(Section::removed_text_offsets, Section::removed_text, params_.removed_count);
+    const std::uint64_t* offsets = array<std::uint64_t>(Section::removed_text_offsets);
+    const std::byte* text = view_.section(Section::removed_text);
+    for (std::uint64_t i = 1; i < params_.removed_count; ++i) {
+      const int order = compare_text(text + offsets[i - 1], offsets[i] - offsets[i - 1],
+                                     text + offsets[i], offsets[i + 1] - offsets[i]);
+      if (order >= 0) {
+        refuse(Section::removed_text_offsets, i, 8, "a text after the one before", "another");
+      }
     }
   }
 

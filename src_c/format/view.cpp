@@ -101,7 +101,7 @@ class Opening {
 
  private:
   Shape shape() const noexcept {
-    return {header_.metric, header_.dtype, header_.dim, header_.item_count};
+    return {header_.kind, header_.metric, header_.dtype, header_.dim, header_.item_count};
   }
 
   void check_magic() const {
@@ -194,6 +194,13 @@ class Opening {
       damaged(name_, header_place("reserved", offsetof(FileHeader, reserved)), "zeros",
               hex(header_.reserved, sizeof(FileHeader::reserved)));
     }
+    const bool has_base =
+        !is_zero(std::begin(header_.base_identity), std::end(header_.base_identity));
+    if (has_base && !is(header_.kind, FileKind::changes)) {
+      damaged(name_, header_place("base_identity", offsetof(FileHeader, base_identity)),
+              "zeros unless the file holds changes",
+              hex(header_.base_identity, sizeof(FileHeader::base_identity)));
+    }
   }
 
   template <class T>
@@ -263,8 +270,12 @@ class Opening {
 
   // The sections known to us are exactly those that header and params ask for.
   void check_sections() const {
-    const SectionEntry* text = find_entry(table_.data(), table_.size(), Section::id_text);
-    const auto planned = sections_of(shape(), params_, text == nullptr ? 0 : text->bytes);
+    const auto bytes_of = [&](Section kind) {
+      const SectionEntry* entry = find_entry(table_.data(), table_.size(), kind);
+      return entry == nullptr ? 0 : entry->bytes;
+    };
+    const auto planned = sections_of(shape(), params_,
+                                     {bytes_of(Section::id_text), bytes_of(Section::removed_text)});
     std::uint32_t next = 0;
     for (const PlannedSection& plan : planned) {
       if (next == header_.section_count || table_[next].kind > number(plan.kind)) {
@@ -372,6 +383,50 @@ std::uint32_t checksum(const std::byte* image, std::uint64_t offset, std::uint64
   return crc;
 }
 
+// The leaves of the first tree only: others are made anew at each merge. Sections of which the
+// first tree has a part are summed up to there.
+void compute_model_identity(const FileHeader& header, const SectionEntry* table,
+                            const Params& params, const std::byte* image,
+                            std::uint8_t (&out)[16]) noexcept {
+  Tree tree{};
+  const SectionEntry* trees = find_entry(table, header.section_count, Section::trees);
+  if (trees != nullptr && trees->bytes >= sizeof tree) {
+    std::memcpy(&tree, image + trees->offset, sizeof tree);
+  }
+  const std::uint64_t leaves = std::min(tree.leaf_entry_count, params.leaf_entries);
+  IdentityHash hash;
+  hash.add(header.metric);
+  hash.add(header.dtype);
+  hash.add(header.dim);
+  for (const std::uint32_t number :
+       {params.scan_kind, params.code_count, params.rotation_block, params.byte_row_bytes,
+        params.given_bytes, params.leaf_points, params.has_blocks, params.region_count}) {
+    hash.add(number);
+  }
+  for (const float number :
+       {params.value_scale, params.byte_scale, params.byte_offset, params.residual_weight,
+        params.work_scale, params.centroid_scale, params.norm_unit}) {
+    hash.add(number);
+  }
+  const auto add_first = [&](Section kind, std::uint64_t bytes) {
+    const SectionEntry* entry = find_entry(table, header.section_count, kind);
+    if (entry == nullptr) return;
+    bytes = std::min(bytes, entry->bytes);
+    hash.add(entry->kind);
+    hash.add(bytes);
+    hash.add(kernels().crc32c(0, image + entry->offset, bytes));
+  };
+  add_first(Section::leaf_centres, leaves * params.work_dim4);
+  add_first(Section::leaf_scales, leaves * sizeof(float));
+  add_first(Section::leaf_regions, leaves);
+  for (const Section kind :
+       {Section::mean, Section::norm_bounds, Section::codebook, Section::code_first_dims,
+        Section::rotation, Section::rotation_scales, Section::rotation_order}) {
+    add_first(kind, kSaturated);
+  }
+  hash.write(out);
+}
+
 // Optional sections, the user's metadata among them, do not change what an index answers.
 void compute_identity(const FileHeader& header, const SectionEntry* table, const Params& params,
                       std::uint8_t (&out)[16]) noexcept {
@@ -380,6 +435,8 @@ void compute_identity(const FileHeader& header, const SectionEntry* table, const
   hash.add(header.dtype);
   hash.add(header.dim);
   hash.add(header.item_count);
+  hash.add(header.kind);
+  hash.add_bytes(header.base_identity, sizeof header.base_identity);
   hash.add_bytes(&params, sizeof params);
   for (std::uint32_t i = 0; i < header.section_count; ++i) {
     if ((table[i].flags & kRequired) == 0) continue;

@@ -26,9 +26,10 @@ const SectionEntry* metadata_entry(const View& view) noexcept {
 
 }  // namespace
 
-void begin_image(std::byte* image, Metric metric, Dtype dtype, std::uint32_t dim,
+void begin_image(std::byte* image, FileKind kind, Metric metric, Dtype dtype, std::uint32_t dim,
                  std::uint64_t item_count, const Params& params,
-                 const std::vector<PlannedSection>& sections, const char* library_version) {
+                 const std::vector<PlannedSection>& sections, const char* library_version,
+                 const std::uint8_t* base) {
   FileHeader header = {};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.version = kVersion;
@@ -40,6 +41,8 @@ void begin_image(std::byte* image, Metric metric, Dtype dtype, std::uint32_t dim
   header.dim = dim;
   header.section_count = static_cast<std::uint32_t>(sections.size());
   header.item_count = item_count;
+  header.kind = static_cast<std::uint32_t>(kind);
+  if (base) std::memcpy(header.base_identity, base, sizeof header.base_identity);
   std::memcpy(image, &header, sizeof header);
 
   SectionEntry* entry = table_of(image);
@@ -70,7 +73,9 @@ void seal_image(std::byte* image, const Progress& progress) {
   for (std::uint32_t i = 0; i < header->section_count; ++i) {
     table[i].crc = checksum(image, table[i].offset, table[i].bytes, progress);
   }
-  compute_identity(*header, table, *as<Params>(image + table[0].offset), header->identity);
+  const Params& params = *as<Params>(image + table[0].offset);
+  compute_identity(*header, table, params, header->identity);
+  compute_model_identity(*header, table, params, image, header->model_identity);
   header->header_crc = header_checksum(*header, table);
 }
 

@@ -46,12 +46,33 @@ void Build::fill_rows_and_ids() {
                     format::mutable_section(image_, Section::id_text));
     ids_.write_order(section<std::uint32_t>(Section::id_order));
   }
-  std::memcpy(section<float>(Section::mean), mean_.data(), sizeof(float) * dim_);
+  if (plan_.removed) {
+    plan_.removed->write(section<std::int64_t>(Section::removed_ids),
+                         section<std::uint64_t>(Section::removed_text_offsets),
+                         format::mutable_section(image_, Section::removed_text));
+  }
   std::memcpy(section<format::Tree>(Section::trees), trees_.data(),
               sizeof(format::Tree) * trees_.size());
 }
 
-// Quantized centres of a tree's leaves, and the ranges of their points.
+void Build::fill_model() {
+  std::memcpy(section<float>(Section::mean), model_.mean.data(), sizeof(float) * dim_);
+  if (!model_.norm_bounds.empty()) {
+    std::memcpy(section<float>(Section::norm_bounds), model_.norm_bounds.data(),
+                sizeof(float) * model_.norm_bounds.size());
+  }
+  if (scan_ != Scan::codes) return;
+  const CodeModel& codes = model_.codes;
+  std::memcpy(section<float>(Section::codebook), codes.codebook().data(),
+              sizeof(float) * codes.codebook().size());
+  std::memcpy(section<std::uint16_t>(Section::code_first_dims), codes.first_dims().data(),
+              sizeof(std::uint16_t) * codes.first_dims().size());
+  codes.write_rotation(section<std::int8_t>(Section::rotation),
+                       section<float>(Section::rotation_scales),
+                       section<std::uint32_t>(Section::rotation_order));
+}
+
+// Quantized centroids of a tree's leaves, and the ranges of their points.
 void Build::fill_centres(std::uint32_t t) {
   const Partition& partition = partitions_[t];
   const format::Tree& tree = trees_[t];
@@ -64,27 +85,32 @@ void Build::fill_centres(std::uint32_t t) {
     biases[tree.first_leaf_entry + i] = std::numeric_limits<float>::infinity();
     place_centre(bytes.data(), dim_, params_.work_dim4, tree.first_leaf_entry + i, centres);
   }
-  if (t == 0) stored_centres_.resize(partition.centres.size());
+  auto* scales = section<float>(Section::leaf_scales);
+  auto* regions = section<std::uint8_t>(Section::leaf_regions);
   std::uint32_t block = 0, centroid_block = 0;
   const std::uint64_t list = t == 0 ? 0 : (t - 1) * items_;
   for (std::uint32_t leaf = 0; leaf < partition.leaf_count(); ++leaf) {
     const std::uint32_t entry = leaf_entries_[t][leaf];
-    const float scale =
-        quantize_centre(&partition.centres[std::size_t{leaf} * dim_], dim_, bytes.data());
-    place_centre(bytes.data(), dim_, params_.work_dim4, entry, centres);
-    mults[entry] = scale;  // completed when the leaf's points are known
+    if (t == 0) {
+      const std::uint32_t origin = partition.origins[leaf];
+      scales[entry] = model_.centroid_scales[origin];
+      if (regions) regions[entry] = model_.division.regions[origin];
+      place_centre(&model_.centroid_bytes[std::size_t{origin} * dim_], dim_, params_.work_dim4,
+                   entry, centres);
+    } else {
+      scales[entry] =
+          quantize_centre(&partition.centres[std::size_t{leaf} * dim_], dim_, bytes.data());
+      place_centre(bytes.data(), dim_, params_.work_dim4, entry, centres);
+    }
+    mults[entry] = scales[entry];  // completed when the leaf's points are known
     const auto count =
         static_cast<std::uint32_t>(partition.first[leaf + 1] - partition.first[leaf]);
+    if (count == 0) continue;
     const bool is_coded = t == 0 && scan_ == Scan::codes;
     ranges[entry] = {list + partition.first[leaf], count, is_coded ? block : 0,
                      is_coded && has_blocks() ? centroid_block : 0, 0};
     block += static_cast<std::uint32_t>(block_count(count));
     centroid_block += static_cast<std::uint32_t>(block_count(block_count(count)));
-    if (t != 0) continue;
-    for (std::uint32_t j = 0; j < dim_; ++j) {
-      stored_centres_[std::size_t{leaf} * dim_ + j] =
-          scale * static_cast<float>(static_cast<int>(bytes[j]) - 128);
-    }
   }
 }
 
@@ -124,7 +150,7 @@ void Build::fill_leaf(std::uint32_t leaf, LeafScratch* scratch) {
   scratch->first = tree.first[leaf];
   scratch->count = static_cast<std::uint32_t>(tree.first[leaf + 1] - scratch->first);
   scratch->rows = &tree.rows[scratch->first];
-  scratch->centroid = &stored_centres_[std::size_t{leaf} * dim_];
+  scratch->centroid = &tree.centres[std::size_t{leaf} * dim_];
   scratch->centroid_square = kernels().dot_f32(scratch->centroid, scratch->centroid, dim_);
   fill_spread(scratch);
   fill_vectors(scratch);
@@ -183,7 +209,7 @@ void Build::fill_sketch(const LeafScratch& scratch) {
   auto* bytes = section<std::uint8_t>(Section::byte_rows) + scratch.first * dim_;
   std::vector<float> values(dim_);
   for (std::uint32_t i = 0; i < scratch.count; ++i) {
-    decode_row(plan_.dtype, stored_row(scratch.first + i), dim_, values.data());
+    decode_row(model_.dtype, stored_row(scratch.first + i), dim_, values.data());
     for (std::uint32_t j = 0; j < dim_; ++j) {
       const float byte = std::nearbyint((values[j] - params_.byte_offset) / params_.byte_scale);
       bytes[std::size_t{i} * dim_ + j] = static_cast<std::uint8_t>(std::clamp(byte, 0.0f, 255.0f));
@@ -197,7 +223,7 @@ float Build::decoded_term(const std::uint8_t* codes, float scale, LeafScratch* s
                           float* decoded_square) const {
   scratch->decoded.resize(dim_);
   float* decoded = scratch->decoded.data();
-  model_.decode(codes, decoded);
+  model_.codes.decode(codes, decoded);
   if (scale != 1.0f) {
     for (std::uint32_t j = 0; j < dim_; ++j) decoded[j] /= scale;
   }
@@ -212,9 +238,9 @@ void Build::fill_codes(LeafScratch* scratch) {
   scratch->codes.resize(std::size_t{count} * params_.code_count);
   scratch->rotated_centroid.resize(dim_);
   scratch->scalars.resize(count);
-  model_.rotate(scratch->residuals.data(), count, scratch->rotated.data());
-  model_.rotate(scratch->centroid, 1, scratch->rotated_centroid.data());
-  model_.encode(scratch->rotated.data(), count, scratch->codes.data());
+  model_.codes.rotate(scratch->residuals.data(), count, scratch->rotated.data());
+  model_.codes.rotate(scratch->centroid, 1, scratch->rotated_centroid.data());
+  model_.codes.encode(scratch->rotated.data(), count, scratch->codes.data());
   for (std::uint32_t i = 0; i < count; ++i) {
     const Row row = scratch->rows[i];
     if (traits_.multiplies_norm) {
@@ -268,10 +294,10 @@ void Build::fill_block_centroids(LeafScratch* scratch) {
   measure_blocks(scratch);
   const auto blocks = static_cast<std::uint32_t>(scratch->block_norms.size());
   std::vector<float> rotated(std::size_t{blocks} * dim_);
-  model_.rotate(scratch->block_means.data(), blocks, rotated.data());
+  model_.codes.rotate(scratch->block_means.data(), blocks, rotated.data());
   for (float& value : rotated) value *= params_.centroid_scale;
   std::vector<std::uint8_t> codes(std::size_t{blocks} * params_.code_count);
-  model_.encode(rotated.data(), blocks, codes.data());
+  model_.codes.encode(rotated.data(), blocks, codes.data());
   std::vector<float> scalars(blocks);
   for (std::uint32_t b = 0; b < blocks; ++b) {
     float coded_square;
@@ -333,7 +359,7 @@ void Build::fill_row_scalars(LeafScratch* scratch) {
   std::vector<float>& values = scratch->decoded;
   values.resize(dim_);
   for (std::uint32_t i = 0; i < scratch->count; ++i) {
-    decode_row(plan_.dtype, stored_row(scratch->first + i), dim_, values.data());
+    decode_row(model_.dtype, stored_row(scratch->first + i), dim_, values.data());
     const double square = kernels().dot_square_f32(values.data(), values.data(), dim_).square;
     if (traits_.multiplies_norm) {
       scalars[i] = {1.0f, 0.0f};
@@ -385,6 +411,7 @@ void Build::level_cut_leaves() {
     std::uint32_t best = leaf_entries_[0][first];
     for (std::uint32_t piece = first; piece < leaf; ++piece) {
       const std::uint32_t entry = leaf_entries_[0][piece];
+      if (tree.first[piece] == tree.first[piece + 1]) continue;
       if (mults[entry] > mults[best] || leaf_bases_[entry] < leaf_bases_[best]) best = entry;
     }
     for (std::uint32_t piece = first; piece < leaf; ++piece) {
@@ -402,8 +429,10 @@ void Build::level_cut_leaves() {
 // tuning::kRadiusWeight.
 void Build::set_route_biases() {
   auto* biases = section<float>(Section::leaf_biases);
-  for (std::uint32_t t = 0; t < plan_.n_trees; ++t) {
-    for (std::uint32_t entry : leaf_entries_[t]) {
+  const auto* ranges = section<format::LeafRange>(Section::leaf_ranges);
+  for (std::uint32_t t = 0; t < partitions_.size(); ++t) {
+    for (const std::uint32_t entry : leaf_entries_[t]) {
+      if (ranges[entry].count == 0) continue;  // never chosen
       biases[entry] = traits_.multiplies_norm
                           ? 0.0f
                           : leaf_bases_[entry] + radius_weight_ * leaf_mean_squares_[entry];
@@ -416,7 +445,7 @@ void Build::set_route_biases() {
 void Build::fill_further_trees() {
   const WorkRows rows = work_rows();
   const auto* row_slots = section<std::uint32_t>(Section::row_slots);
-  for (std::uint32_t t = 1; t < plan_.n_trees; ++t) {
+  for (std::uint32_t t = 1; t < partitions_.size(); ++t) {
     const Partition& partition = partitions_[t];
     auto* list = section<Slot>(Section::tree_slots) + (t - 1) * items_;
     parallel_for(
@@ -458,7 +487,8 @@ void Build::fill_further_trees() {
   }
 }
 
-// A group's centre is the mean of its points; its spread, theirs.
+// A group's centroid is the mean of its points, or of its leaves where it has none; its spread,
+// theirs.
 void Build::fill_groups(std::uint32_t t) {
   const Partition& partition = partitions_[t];
   const format::Tree& tree = trees_[t];
@@ -477,23 +507,25 @@ void Build::fill_groups(std::uint32_t t) {
   for (std::uint32_t g = 0; g < partition.group_count(); ++g) {
     const std::uint32_t first = partition.group_first[g], last = partition.group_first[g + 1];
     const auto points = static_cast<float>(partition.first[last] - partition.first[first]);
+    const auto share_of = [&](std::uint32_t leaf) {
+      if (points == 0.0f) return 1.0f / static_cast<float>(last - first);
+      return static_cast<float>(partition.first[leaf + 1] - partition.first[leaf]) / points;
+    };
     std::fill(mean.begin(), mean.end(), 0.0f);
     LeafSpread spread;
     for (std::uint32_t leaf = first; leaf < last; ++leaf) {
-      const auto count = static_cast<float>(partition.first[leaf + 1] - partition.first[leaf]);
-      kernels().axpy(count / points, &partition.centres[std::size_t{leaf} * dim_], mean.data(),
+      kernels().axpy(share_of(leaf), &partition.centres[std::size_t{leaf} * dim_], mean.data(),
                      dim_);
     }
     for (std::uint32_t leaf = first; leaf < last; ++leaf) {
       const std::uint32_t entry = leaf_entries_[t][leaf];
       const float* centre = &partition.centres[std::size_t{leaf} * dim_];
-      const auto count = static_cast<float>(partition.first[leaf + 1] - partition.first[leaf]);
       if (traits_.multiplies_norm) {
         const float norm = leaf_factors[entry] > 0.0f ? 1.0f / leaf_factors[entry] : 0.0f;
         spread.high_norm = std::max(spread.high_norm, norm);
       } else {
         spread.mean_square +=
-            count / points *
+            share_of(leaf) *
             (leaf_mean_squares_[entry] + kernels().l2_squared_build_f32(mean.data(), centre, dim_));
       }
     }

@@ -201,10 +201,18 @@ void Index::build(const BuildOptions& options) {
   s.source->settle();
   if (options.memory_limit)
     s.source->limit_resident(options.memory_limit / tuning::kFileMemoryShare);
+  TrainPlan training;
+  training.metric = s.metric;
+  training.hold_out = options.recall > 0.0 && options.n_queries == 0;
+  training.lean = options.lean;
+  training.value_scale = s.source->value_scale();
+  training.given_bytes = s.source->given_bytes();
+  training.n_threads = thread_count(options.n_jobs);
+  training.seed = options.seed;
+  training.memory_limit = options.memory_limit;
+  training.monitor = options.monitor;
+  const Encoder encoder(train_model(*s.source, training));
   BuildPlan plan;
-  plan.metric = s.metric;
-  plan.dtype = s.dtype;
-  plan.dim = s.dim;
   plan.n_trees = options.n_trees == 0 ? 1 : options.n_trees;
   plan.measure_recall = options.recall > 0.0;
   plan.default_recall = plan.measure_recall ? static_cast<float>(options.recall) : 0.95f;
@@ -219,10 +227,10 @@ void Index::build(const BuildOptions& options) {
   plan.monitor = options.monitor;
   if (options.out_path.empty()) {
     InMemory place;
-    s.adopt(build_image(*s.source, s.ids, plan, &place), "the index");
+    s.adopt(build_image(*s.source, s.ids, encoder, {}, plan, &place), "the index");
   } else {
     InFile place(options.out_path);
-    build_image(*s.source, s.ids, plan, &place).reset();
+    build_image(*s.source, s.ids, encoder, {}, plan, &place).reset();
     place.commit();
     s.adopt_file(options.out_path);
   }
@@ -274,12 +282,15 @@ std::unique_ptr<Memory> image_with_curve(const format::View& view,
   const auto dtype = static_cast<Dtype>(header.dtype);
   format::Params params = view.params;
   params.curve_points = static_cast<std::uint32_t>(curve.size());
-  const auto sections = format::plan_sections(metric, dtype, header.dim, header.item_count, params,
-                                              view.section_bytes(format::Section::id_text));
+  const auto kind = static_cast<format::FileKind>(header.kind);
+  const auto sections =
+      format::plan_sections(kind, metric, dtype, header.dim, header.item_count, params,
+                            {view.section_bytes(format::Section::id_text),
+                             view.section_bytes(format::Section::removed_text)});
   std::unique_ptr<Memory> memory = allocate_anonymous(format::image_bytes(sections));
   std::byte* image = memory->mutable_data();
-  format::begin_image(image, metric, dtype, header.dim, header.item_count, params, sections,
-                      library_version());
+  format::begin_image(image, kind, metric, dtype, header.dim, header.item_count, params, sections,
+                      library_version(), header.base_identity);
   for (const format::PlannedSection& section : sections) {
     const bool is_new = section.kind == format::Section::params ||
                         section.kind == format::Section::curve || section.bytes == 0;

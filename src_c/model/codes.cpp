@@ -270,7 +270,26 @@ void CodeModel::learn_rotation(const std::vector<float>& residuals, std::uint64_
   }
   order_.resize(dim_);
   std::iota(order_.begin(), order_.end(), 0);
+  round_rotation();
   pack_rotation();
+}
+
+// From here on the rotation is what the file will say: points, queries and those who code by the
+// file rotate alike.
+void CodeModel::round_rotation() {
+  rotation_bytes_.resize(rotation_.size());
+  rotation_scales_.resize(dim_);
+  for (std::uint32_t i = 0; i < dim_; ++i) {
+    float* row = &rotation_[std::size_t{i} * rotation_block_];
+    std::int8_t* bytes = &rotation_bytes_[std::size_t{i} * rotation_block_];
+    const float largest = kernels().max_abs(row, rotation_block_);
+    const float scale = largest > 0.0f ? largest / 127.0f : 1.0f;
+    rotation_scales_[i] = scale;
+    for (std::uint32_t j = 0; j < rotation_block_; ++j) {
+      bytes[j] = static_cast<std::int8_t>(std::nearbyint(row[j] / scale));
+      row[j] = scale * static_cast<float>(bytes[j]);
+    }
+  }
 }
 
 void CodeModel::pack_rotation() {
@@ -331,6 +350,10 @@ void CodeModel::learn_codebook(const std::vector<float>& rotated, std::uint64_t 
         }
       },
       monitor, "codes");
+  square_codewords();
+}
+
+void CodeModel::square_codewords() {
   half_squares_.assign(std::size_t{code_count_} * kCodewords, 0.0f);
   for (std::uint32_t code = 0; code < code_count_; ++code) {
     for (std::uint32_t j = first_dims_[code]; j < first_dims_[code + 1]; ++j) {
@@ -396,17 +419,60 @@ void CodeModel::decode(const std::uint8_t* codes, float* rotated) const {
 }
 
 void CodeModel::write_rotation(std::int8_t* matrix, float* scales, std::uint32_t* order) const {
-  for (std::uint32_t i = 0; i < dim_; ++i) {
-    const float* row = &rotation_[std::size_t{i} * rotation_block_];
-    const float largest = kernels().max_abs(row, rotation_block_);
-    const float scale = largest > 0.0f ? largest / 127.0f : 1.0f;
-    for (std::uint32_t j = 0; j < rotation_block_; ++j) {
-      matrix[std::size_t{i} * rotation_block_ + j] =
-          static_cast<std::int8_t>(std::nearbyint(row[j] / scale));
-    }
-    scales[i] = scale;
-    order[i] = order_[i];
+  std::copy(rotation_bytes_.begin(), rotation_bytes_.end(), matrix);
+  std::copy(rotation_scales_.begin(), rotation_scales_.end(), scales);
+  std::copy(order_.begin(), order_.end(), order);
+}
+
+namespace {
+
+// What indexes of a model point at: rotated components that there are.
+void check_rotation_order(const std::uint32_t* order, std::uint32_t dim) {
+  for (std::uint32_t i = 0; i < dim; ++i) {
+    if (order[i] < dim) continue;
+    throw Error(ErrorCode::format, "the index is damaged: section 'rotation_order', entry " +
+                                       std::to_string(i) + ": expected less than " +
+                                       std::to_string(dim) + ", found " + std::to_string(order[i]));
   }
+}
+
+void check_first_dims(const std::uint16_t* first_dims, std::uint32_t code_count,
+                      std::uint32_t dim) {
+  for (std::uint32_t code = 0; code < code_count; ++code) {
+    if (first_dims[code] <= first_dims[code + 1] && first_dims[code + 1] <= dim) continue;
+    throw Error(ErrorCode::format, "the index is damaged: section 'code_first_dims', entry " +
+                                       std::to_string(code + 1) + ": expected " +
+                                       std::to_string(first_dims[code]) + " to " +
+                                       std::to_string(dim) + ", found " +
+                                       std::to_string(first_dims[code + 1]));
+  }
+}
+
+}  // namespace
+
+CodeModel CodeModel::read(std::uint32_t dim, std::uint32_t code_count, std::uint32_t rotation_block,
+                          const float* codebook, const std::uint16_t* first_dims,
+                          const std::int8_t* rotation, const float* rotation_scales,
+                          const std::uint32_t* rotation_order) {
+  CodeModel model;
+  model.dim_ = dim;
+  model.code_count_ = code_count;
+  model.rotation_block_ = rotation_block;
+  model.codebook_.assign(codebook, codebook + std::size_t{dim} * kCodewords);
+  model.first_dims_.assign(first_dims, first_dims + code_count + 1);
+  model.rotation_bytes_.assign(rotation, rotation + std::size_t{dim} * rotation_block);
+  model.rotation_scales_.assign(rotation_scales, rotation_scales + dim);
+  model.order_.assign(rotation_order, rotation_order + dim);
+  check_rotation_order(model.order_.data(), dim);
+  check_first_dims(model.first_dims_.data(), code_count, dim);
+  model.rotation_.resize(model.rotation_bytes_.size());
+  for (std::size_t i = 0; i < model.rotation_.size(); ++i) {
+    model.rotation_[i] =
+        model.rotation_scales_[i / rotation_block] * static_cast<float>(model.rotation_bytes_[i]);
+  }
+  model.pack_rotation();
+  model.square_codewords();
+  return model;
 }
 
 void pack_blocks(const std::uint8_t* codes, const float* scalars, std::uint64_t n,
@@ -467,27 +533,16 @@ void make_tables(const CodesView& codes, const QueryBytes& query, float factor,
                         &scratch->rotated[begin]);
   }
   for (std::uint32_t i = 0; i < codes.dim; ++i) {
+    // A copy: what is checked must be what is used, also while the file is overwritten.
     const std::uint32_t place = codes.rotation_order[i];
-    if (place >= codes.dim) {
-      throw Error(ErrorCode::format, "the index is damaged: section 'rotation_order', entry " +
-                                         std::to_string(i) + ": expected less than " +
-                                         std::to_string(codes.dim) + ", found " +
-                                         std::to_string(place));
-    }
+    if (place >= codes.dim) check_rotation_order(codes.rotation_order, codes.dim);
+    if (place >= codes.dim) continue;
     scratch->permuted[place] = factor * scratch->rotated[i];
   }
   // A copy: what was checked must be what the kernel reads, also while the file is overwritten.
   scratch->first_dims.assign(codes.first_dims, codes.first_dims + codes.code_count + 1);
   const std::uint16_t* first_dims = scratch->first_dims.data();
-  for (std::uint32_t code = 0; code < codes.code_count; ++code) {
-    if (first_dims[code] > first_dims[code + 1] || first_dims[code + 1] > codes.dim) {
-      throw Error(ErrorCode::format, "the index is damaged: section 'code_first_dims', entry " +
-                                         std::to_string(code + 1) + ": expected " +
-                                         std::to_string(first_dims[code]) + " to " +
-                                         std::to_string(codes.dim) + ", found " +
-                                         std::to_string(first_dims[code + 1]));
-    }
-  }
+  check_first_dims(first_dims, codes.code_count, codes.dim);
   scratch->tables.resize(std::size_t{codes.code_count} * kCodewords);
   out->lines.resize(codes.code_count * kCodewords / sizeof(LutLine));
   kernels().lut_floats(scratch->permuted.data(), codes.codebook, first_dims, codes.code_count,

@@ -27,6 +27,13 @@ class CodeModel {
   static CodeModel train(const std::vector<float>& residuals, std::uint32_t dim, unsigned n_threads,
                          Monitor* monitor);
 
+  // The model that others wrote: see codebook(), first_dims() and write_rotation(). Throws
+  // Error(format) when its indexes point outside.
+  static CodeModel read(std::uint32_t dim, std::uint32_t code_count, std::uint32_t rotation_block,
+                        const float* codebook, const std::uint16_t* first_dims,
+                        const std::int8_t* rotation, const float* rotation_scales,
+                        const std::uint32_t* rotation_order);
+
   std::uint32_t dim() const noexcept { return dim_; }
   std::uint32_t code_count() const noexcept { return code_count_; }
   std::uint32_t rotation_block() const noexcept { return rotation_block_; }
@@ -40,7 +47,7 @@ class CodeModel {
 
   const std::vector<float>& codebook() const noexcept { return codebook_; }  // [dim][16]
   const std::vector<std::uint16_t>& first_dims() const noexcept { return first_dims_; }
-  // The rotation as signed bytes with a scale a row, for queries: [dim][rotation_block].
+  // The rotation as signed bytes with a scale a row, as all use it: [dim][rotation_block].
   void write_rotation(std::int8_t* matrix, float* scales, std::uint32_t* order) const;
 
  private:
@@ -48,12 +55,16 @@ class CodeModel {
                       Monitor* monitor);
   void learn_codebook(const std::vector<float>& rotated, std::uint64_t count, unsigned n_threads,
                       Monitor* monitor);
+  void round_rotation();
   void pack_rotation();
+  void square_codewords();
 
   std::uint32_t dim_ = 0;
   std::uint32_t code_count_ = 0;
   std::uint32_t rotation_block_ = 0;
-  std::vector<float> rotation_;         // [dim][rotation_block]; row i reads input block i / block
+  std::vector<float> rotation_;  // [dim][rotation_block]; row i reads input block i / block
+  std::vector<std::int8_t> rotation_bytes_;  // rotation_ is these times the row's scale
+  std::vector<float> rotation_scales_;
   std::vector<float> rotation_panels_;  // the same for panel_dot
   std::vector<std::uint32_t> order_;    // rotated row i is component order_[i]
   std::vector<std::uint16_t> first_dims_;

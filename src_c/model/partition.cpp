@@ -1,6 +1,6 @@
-// partition.cpp owns the making of the first tree's partition; see partition.h. All arithmetic is
-// ordered, all random choices come from the seed and the node, and sums over rows are integers, so
-// that neither threads nor chunks nor instruction sets change a result.
+// partition.cpp owns the division of a space and the finding of leaves; see partition.h. All
+// arithmetic is ordered, all random choices come from the seed and the node, and sums over rows are
+// integers, so that neither threads nor chunks nor instruction sets change a result.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -303,6 +303,45 @@ class CentreSums {
   std::vector<std::uint64_t> counts_;
 };
 
+// The leaves nearest to each leaf, and rows going to the nearest of them.
+class Neighbourhoods {
+ public:
+  // leaf_region ascends. The vectors must outlive it.
+  Neighbourhoods(const std::vector<float>& centres, const std::vector<std::uint32_t>& leaf_region,
+                 std::uint32_t dim)
+      : centres_(centres),
+        leaf_region_(leaf_region),
+        dim_(dim),
+        leaves_(static_cast<std::uint32_t>(leaf_region.size())) {}
+
+  // For the centres as they are now.
+  void find(unsigned n_threads, Monitor* monitor);
+  // Each row to the nearest of its leaf's neighbours.
+  void reassign(const WorkRows& rows, const PartitionOptions& options, const char* stage,
+                std::vector<std::uint32_t>* leaf_of_row) const;
+
+ private:
+  std::vector<float> pack_all() const;
+  void find_of(std::uint32_t leaf, const float* dots, struct NearScratch* scratch);
+  void reassign_leaf_rows(const WorkRows& all, std::uint32_t leaf, const Row* rows,
+                          std::uint64_t count, std::uint32_t* leaf_of_row) const;
+
+  const std::vector<float>& centres_;
+  const std::vector<std::uint32_t>& leaf_region_;
+  std::uint32_t dim_;
+  std::uint32_t leaves_;
+  std::vector<float> half_squares_;
+  std::vector<std::uint32_t> neighbours_;  // leaves_ * width_, ascending within a leaf
+  std::vector<std::uint32_t> neighbour_counts_;
+  std::uint32_t width_ = 0;
+};
+
+struct NearScratch {
+  std::vector<float> scores, near_scores;
+  std::vector<Slot> near;
+  std::vector<std::pair<float, std::uint32_t>> nearest;
+};
+
 // Leaf centres and the assignment of rows to them.
 class Lloyd {
  public:
@@ -320,27 +359,24 @@ class Lloyd {
 
   // Centres as the means of their present rows.
   void update_centres();
-  // Each row to the nearest of its leaf's neighbours.
-  void reassign(const char* stage);
+  void reassign() {
+    Neighbourhoods near(centres_, leaf_region_, dim_);
+    near.find(options_.n_threads, options_.monitor);
+    near.reassign(rows_, options_, "centres", &leaf_of_row_);
+  }
   const std::vector<float>& centres() const noexcept { return centres_; }
+  const std::vector<std::uint32_t>& leaf_region() const noexcept { return leaf_region_; }
   const std::vector<std::uint32_t>& leaf_of_row() const noexcept { return leaf_of_row_; }
 
  private:
-  void find_neighbours();
-  void reassign_leaf_rows(std::uint32_t leaf, const Row* rows, std::uint64_t count);
-
   const WorkRows& rows_;
   const RowRoles& roles_;
   const PartitionOptions& options_;
   std::uint32_t dim_;
   std::uint32_t leaves_;
   std::vector<float> centres_;
-  std::vector<float> half_squares_;
   std::vector<std::uint32_t> leaf_region_;  // ascending
   std::vector<std::uint32_t> leaf_of_row_;
-  std::vector<std::uint32_t> neighbours_;  // leaves_ * width_, ascending within a leaf
-  std::vector<std::uint32_t> neighbour_counts_;
-  std::uint32_t width_ = 0;
 };
 
 void Lloyd::update_centres() {
@@ -360,12 +396,8 @@ void Lloyd::update_centres() {
   sums[0].write_means(centres_.data());
 }
 
-void Lloyd::find_neighbours() {
-  half_squares_.resize(leaves_);
-  for (std::uint32_t leaf = 0; leaf < leaves_; ++leaf) {
-    half_squares_[leaf] = half_square(&centres_[std::size_t{leaf} * dim_], dim_);
-  }
-  // All centres as panels, once.
+// All centres as panels.
+std::vector<float> Neighbourhoods::pack_all() const {
   const std::uint32_t panels = (leaves_ + kPanelWidth - 1) / kPanelWidth;
   std::vector<float> packed(std::size_t{panels} * kPanelWidth * dim_);
   for (std::uint32_t p = 0; p < panels; ++p) {
@@ -376,12 +408,48 @@ void Lloyd::find_neighbours() {
     }
     pack_panel(vectors, count, dim_, &packed[std::size_t{p} * kPanelWidth * dim_]);
   }
+  return packed;
+}
+
+// From a leaf's products with all leaves.
+void Neighbourhoods::find_of(std::uint32_t leaf, const float* dots, NearScratch* scratch) {
+  const auto region =
+      std::equal_range(leaf_region_.begin(), leaf_region_.end(), leaf_region_[leaf]);
+  const auto first = static_cast<std::uint32_t>(region.first - leaf_region_.begin());
+  const auto last = static_cast<std::uint32_t>(region.second - leaf_region_.begin());
+  for (std::uint32_t other = first; other < last; ++other) {
+    scratch->scores[other - first] = half_squares_[other] - dots[other];
+  }
+  const std::uint32_t count = std::min<std::uint32_t>(width_, last - first);
+  const float bound = kernels().near_bound(scratch->scores.data(), last - first, count);
+  const std::size_t found =
+      kernels().select_at_most(scratch->scores.data(), last - first, bound, first,
+                               {scratch->near_scores.data(), scratch->near.data()});
+  auto& nearest = scratch->nearest;
+  nearest.clear();  // `found` is at least `count`: the scores are finite
+  for (std::size_t i = 0; i < found; ++i) {
+    nearest.push_back({scratch->near_scores[i], scratch->near[i]});
+  }
+  std::nth_element(nearest.begin(), nearest.begin() + (count - 1), nearest.end());
+  std::uint32_t* out = &neighbours_[std::size_t{leaf} * width_];
+  for (std::uint32_t i = 0; i < count; ++i) out[i] = nearest[i].second;
+  std::sort(out, out + count);
+  neighbour_counts_[leaf] = count;
+}
+
+void Neighbourhoods::find(unsigned n_threads, Monitor* monitor) {
+  half_squares_.resize(leaves_);
+  for (std::uint32_t leaf = 0; leaf < leaves_; ++leaf) {
+    half_squares_[leaf] = half_square(&centres_[std::size_t{leaf} * dim_], dim_);
+  }
+  const std::vector<float> packed = pack_all();
+  const std::uint32_t panels = (leaves_ + kPanelWidth - 1) / kPanelWidth;
   width_ = std::min(leaves_, tuning::kLloydNeighbours);
   neighbours_.assign(std::size_t{leaves_} * width_, 0);
   neighbour_counts_.assign(leaves_, 0);
   constexpr std::uint64_t kTile = 16;
   parallel_for(
-      options_.n_threads, leaves_, kTile,
+      n_threads, leaves_, kTile,
       [&](std::uint64_t begin, std::uint64_t end, unsigned) {
         const std::size_t stride = std::size_t{panels} * kPanelWidth;
         std::vector<float> dots((end - begin) * stride);
@@ -390,35 +458,19 @@ void Lloyd::find_neighbours() {
                               &packed[std::size_t{p} * kPanelWidth * dim_], dim_,
                               &dots[std::size_t{p} * kPanelWidth], stride);
         }
-        std::vector<float> scores(leaves_), near_scores(leaves_ + kPanelWidth);
-        std::vector<Slot> near(leaves_ + kPanelWidth);
-        std::vector<std::pair<float, std::uint32_t>> nearest;
+        NearScratch scratch{std::vector<float>(leaves_),
+                            std::vector<float>(leaves_ + kPanelWidth),
+                            std::vector<Slot>(leaves_ + kPanelWidth),
+                            {}};
         for (std::uint64_t leaf = begin; leaf < end; ++leaf) {
-          const auto region =
-              std::equal_range(leaf_region_.begin(), leaf_region_.end(), leaf_region_[leaf]);
-          const auto first = static_cast<std::uint32_t>(region.first - leaf_region_.begin());
-          const auto last = static_cast<std::uint32_t>(region.second - leaf_region_.begin());
-          const float* leaf_dots = &dots[(leaf - begin) * stride];
-          for (std::uint32_t other = first; other < last; ++other) {
-            scores[other - first] = half_squares_[other] - leaf_dots[other];
-          }
-          const std::uint32_t count = std::min<std::uint32_t>(width_, last - first);
-          const float bound = kernels().near_bound(scores.data(), last - first, count);
-          const std::size_t found = kernels().select_at_most(
-              scores.data(), last - first, bound, first, {near_scores.data(), near.data()});
-          nearest.clear();  // `found` is at least `count`: the scores are finite
-          for (std::size_t i = 0; i < found; ++i) nearest.push_back({near_scores[i], near[i]});
-          std::nth_element(nearest.begin(), nearest.begin() + (count - 1), nearest.end());
-          std::uint32_t* out = &neighbours_[leaf * width_];
-          for (std::uint32_t i = 0; i < count; ++i) out[i] = nearest[i].second;
-          std::sort(out, out + count);
-          neighbour_counts_[leaf] = count;
+          find_of(static_cast<std::uint32_t>(leaf), &dots[(leaf - begin) * stride], &scratch);
         }
       },
-      options_.monitor);
+      monitor);
 }
 
-void Lloyd::reassign_leaf_rows(std::uint32_t leaf, const Row* rows, std::uint64_t count) {
+void Neighbourhoods::reassign_leaf_rows(const WorkRows& all, std::uint32_t leaf, const Row* rows,
+                                        std::uint64_t count, std::uint32_t* leaf_of_row) const {
   const std::uint32_t* near = &neighbours_[std::size_t{leaf} * width_];
   const std::uint32_t near_count = neighbour_counts_[leaf];
   const std::uint32_t panels = (near_count + kPanelWidth - 1) / kPanelWidth;
@@ -438,7 +490,7 @@ void Lloyd::reassign_leaf_rows(std::uint32_t leaf, const Row* rows, std::uint64_
   std::vector<float> tile(kTileRows * dim_), dots(kTileRows * padded);
   for (std::uint64_t begin = 0; begin < count; begin += kTileRows) {
     const std::uint64_t in_tile = std::min(kTileRows, count - begin);
-    rows_.load(rows + begin, in_tile, tile.data());
+    all.load(rows + begin, in_tile, tile.data());
     for (std::uint32_t p = 0; p < panels; ++p) {
       kernels().panel_dot(tile.data(), in_tile, dim_, &packed[std::size_t{p} * kPanelWidth * dim_],
                           dim_, &dots[std::size_t{p} * kPanelWidth], padded);
@@ -446,7 +498,7 @@ void Lloyd::reassign_leaf_rows(std::uint32_t leaf, const Row* rows, std::uint64_
     for (std::uint64_t i = 0; i < in_tile; ++i) {
       const std::size_t best =
           kernels().nearest_centre(near_squares.data(), &dots[i * padded], near_count);
-      leaf_of_row_[rows[begin + i]] = near[best];
+      leaf_of_row[rows[begin + i]] = near[best];
     }
   }
 }
@@ -465,24 +517,25 @@ void sort_by_leaf(const std::vector<std::uint32_t>& leaf_of_row, std::uint64_t b
   }
 }
 
-void Lloyd::reassign(const char* stage) {
-  find_neighbours();
-  const std::uint64_t chunk = options_.chunk_rows ? options_.chunk_rows : rows_.size();
+void Neighbourhoods::reassign(const WorkRows& rows, const PartitionOptions& options,
+                              const char* stage, std::vector<std::uint32_t>* leaf_of_row) const {
+  const std::uint64_t chunk = options.chunk_rows ? options.chunk_rows : rows.size();
   std::vector<Row> sorted;
   std::vector<std::uint64_t> first;
-  for (std::uint64_t begin = 0; begin < rows_.size(); begin += chunk) {
-    const std::uint64_t end = std::min(rows_.size(), begin + chunk);
-    sort_by_leaf(leaf_of_row_, begin, end, leaves_, &sorted, &first);
+  for (std::uint64_t begin = 0; begin < rows.size(); begin += chunk) {
+    const std::uint64_t end = std::min(rows.size(), begin + chunk);
+    sort_by_leaf(*leaf_of_row, begin, end, leaves_, &sorted, &first);
     parallel_for(
-        options_.n_threads, leaves_, 4,
+        options.n_threads, leaves_, 4,
         [&](std::uint64_t from, std::uint64_t to, unsigned) {
           for (std::uint64_t leaf = from; leaf < to; ++leaf) {
             const std::uint64_t count = first[leaf + 1] - first[leaf];
             if (count == 0) continue;
-            reassign_leaf_rows(static_cast<std::uint32_t>(leaf), &sorted[first[leaf]], count);
+            reassign_leaf_rows(rows, static_cast<std::uint32_t>(leaf), &sorted[first[leaf]], count,
+                               leaf_of_row->data());
           }
         },
-        options_.monitor, stage);
+        options.monitor, stage);
   }
 }
 
@@ -552,37 +605,111 @@ void lay_out_leaves(const std::vector<std::uint32_t>& leaf_of_row,
   }
 }
 
-void group_leaves(const PartitionOptions& options, Partition* partition) {
-  const std::uint32_t leaves = partition->leaf_count();
-  if (leaves <= tuning::kFlatLeaves) return;
-  HyperplaneTree tree(partition->centres.data(), partition->dim, options.seed ^ 0x67726F7570ull,
-                      options.n_threads, options.monitor);
+namespace {
+
+// Leaves by group, and where each group begins; both empty where leaves are few.
+struct Grouping {
+  std::vector<std::uint32_t> order;
+  std::vector<std::uint32_t> first;
+};
+
+Grouping group(const std::vector<float>& centres, std::uint32_t dim,
+               const PartitionOptions& options) {
+  Grouping groups;
+  const auto leaves = static_cast<std::uint32_t>(centres.size() / dim);
+  if (leaves <= tuning::kFlatLeaves) return groups;
+  HyperplaneTree tree(centres.data(), dim, options.seed ^ 0x67726F7570ull, options.n_threads,
+                      options.monitor);
   std::vector<std::uint32_t> order(leaves);
   std::iota(order.begin(), order.end(), 0);
   tree.grow(std::move(order), {0, leaves}, tuning::kGroupLeaves);
+  groups.first.push_back(0);
+  for (std::uint32_t g = 0; g < tree.leaf_count(); ++g) {
+    const Node& node = tree.leaf(g);
+    groups.order.insert(groups.order.end(), tree.order().begin() + node.begin,
+                        tree.order().begin() + node.end);
+    groups.first.push_back(static_cast<std::uint32_t>(groups.order.size()));
+  }
+  return groups;
+}
 
+}  // namespace
+
+void group_leaves(const PartitionOptions& options, Partition* partition) {
+  const Grouping groups = group(partition->centres, partition->dim, options);
+  if (groups.order.empty()) return;
   Partition grouped;
   grouped.dim = partition->dim;
   grouped.rows.reserve(partition->rows.size());
   grouped.first.push_back(0);
-  grouped.group_first.push_back(0);
-  for (std::uint32_t g = 0; g < tree.leaf_count(); ++g) {
-    const Node& node = tree.leaf(g);
-    for (std::uint32_t i = node.begin; i < node.end; ++i) {
-      const std::uint32_t leaf = tree.order()[i];
-      const float* centre = &partition->centres[std::size_t{leaf} * partition->dim];
-      grouped.centres.insert(grouped.centres.end(), centre, centre + partition->dim);
-      grouped.rows.insert(grouped.rows.end(), partition->rows.begin() + partition->first[leaf],
-                          partition->rows.begin() + partition->first[leaf + 1]);
-      grouped.first.push_back(grouped.rows.size());
-    }
-    grouped.group_first.push_back(grouped.leaf_count());
+  grouped.group_first = groups.first;
+  for (const std::uint32_t leaf : groups.order) {
+    const float* centre = &partition->centres[std::size_t{leaf} * partition->dim];
+    grouped.centres.insert(grouped.centres.end(), centre, centre + partition->dim);
+    grouped.rows.insert(
+        grouped.rows.end(),
+        partition->rows.begin() + static_cast<std::ptrdiff_t>(partition->first[leaf]),
+        partition->rows.begin() + static_cast<std::ptrdiff_t>(partition->first[leaf + 1]));
+    grouped.first.push_back(grouped.rows.size());
   }
   *partition = std::move(grouped);
 }
 
-Partition make_partition(const WorkRows& rows, const RowRoles& roles,
-                         const PartitionOptions& options) {
+std::uint64_t overfull_points(std::uint32_t leaf_points) noexcept {
+  return std::uint64_t{leaf_points} * tuning::kOverfullFactor;
+}
+
+Partition lay_out_rows(const std::vector<std::uint32_t>& leaf_of_row, const Division& division,
+                       std::uint32_t leaf_points) {
+  const std::uint32_t dim = division.dim;
+  Partition partition;
+  partition.dim = dim;
+  std::vector<std::uint64_t> first;
+  sort_by_leaf(leaf_of_row, 0, leaf_of_row.size(), division.leaf_count(), &partition.rows, &first);
+  partition.first.push_back(0);
+  const bool is_grouped = !division.group_first.empty();
+  std::size_t group = 0;
+  for (std::uint32_t leaf = 0; leaf < division.leaf_count(); ++leaf) {
+    if (is_grouped && leaf == division.group_first[group]) {
+      partition.group_first.push_back(partition.leaf_count());
+      ++group;
+    }
+    const float* centroid = &division.centroids[std::size_t{leaf} * dim];
+    std::uint64_t at = first[leaf];
+    do {
+      const std::uint64_t left = first[leaf + 1] - at;
+      at += left > overfull_points(leaf_points) ? leaf_points : left;
+      partition.centres.insert(partition.centres.end(), centroid, centroid + dim);
+      partition.first.push_back(at);
+      partition.origins.push_back(leaf);
+    } while (at < first[leaf + 1]);
+  }
+  if (is_grouped) partition.group_first.push_back(partition.leaf_count());
+  return partition;
+}
+
+namespace {
+
+// The leaves that took rows.
+Division taken_leaves(const Lloyd& lloyd, std::uint32_t dim) {
+  const auto& regions = lloyd.leaf_region();
+  std::vector<std::uint8_t> is_taken(regions.size());
+  for (const std::uint32_t leaf : lloyd.leaf_of_row()) is_taken[leaf] = 1;
+  Division division;
+  division.dim = dim;
+  for (std::size_t leaf = 0; leaf < regions.size(); ++leaf) {
+    if (!is_taken[leaf]) continue;
+    const float* centroid = &lloyd.centres()[leaf * dim];
+    division.centroids.insert(division.centroids.end(), centroid, centroid + dim);
+    division.regions.push_back(static_cast<std::uint8_t>(regions[leaf]));
+  }
+  return division;
+}
+
+}  // namespace
+
+Division divide_space(const WorkRows& rows, const RowRoles& roles,
+                      const PartitionOptions& options) {
   const std::uint32_t dim = rows.dim();
   const Sample sample =
       choose_sample(rows.size(), roles, sample_size(rows.size(), options.leaf_points));
@@ -628,15 +755,95 @@ Partition make_partition(const WorkRows& rows, const RowRoles& roles,
 
   Lloyd lloyd(rows, roles, options, std::move(centres), tree.leaf_regions(),
               std::move(leaf_of_row));
-  for (std::uint32_t pass = 0; pass < options.lloyd_passes; ++pass) {
+  lloyd.update_centres();
+  for (std::uint32_t pass = 1; pass < options.lloyd_passes; ++pass) {
+    lloyd.reassign();
     lloyd.update_centres();
-    lloyd.reassign("centres");
   }
-  Partition partition;
-  partition.dim = dim;
-  lay_out_leaves(lloyd.leaf_of_row(), lloyd.centres(), options.leaf_points, &partition);
-  group_leaves(options, &partition);
-  return partition;
+  Division division = taken_leaves(lloyd, dim);
+  const Grouping groups = group(division.centroids, dim, options);
+  if (groups.order.empty()) return division;
+  Division grouped;
+  grouped.dim = dim;
+  grouped.group_first = groups.first;
+  for (const std::uint32_t leaf : groups.order) {
+    const float* centroid = &division.centroids[std::size_t{leaf} * dim];
+    grouped.centroids.insert(grouped.centroids.end(), centroid, centroid + dim);
+    grouped.regions.push_back(division.regions[leaf]);
+  }
+  return grouped;
+}
+
+// ---- finding leaves ------------------------------------------------------------------------
+
+// Leaves are numbered here by region first.
+struct LeafFinder::Parts {
+  std::uint32_t dim = 0;
+  std::vector<std::uint32_t> numbers;  // of the division, by number here
+  std::vector<float> centroids;
+  std::vector<std::uint32_t> regions;       // ascending
+  std::vector<std::uint32_t> region_roots;  // of any region: one that has leaves
+  std::unique_ptr<HyperplaneTree> tree;
+  std::unique_ptr<Neighbourhoods> near;
+};
+
+LeafFinder::~LeafFinder() = default;
+
+LeafFinder::LeafFinder(const Division& division, unsigned n_threads, Monitor* monitor)
+    : parts_(std::make_unique<Parts>()) {
+  Parts& p = *parts_;
+  p.dim = division.dim;
+  p.numbers.resize(division.leaf_count());
+  std::iota(p.numbers.begin(), p.numbers.end(), 0);
+  std::stable_sort(p.numbers.begin(), p.numbers.end(), [&](std::uint32_t a, std::uint32_t b) {
+    return division.regions[a] < division.regions[b];
+  });
+  std::vector<std::uint32_t> region_first{0};
+  for (const std::uint32_t leaf : p.numbers) {
+    const float* centroid = &division.centroids[std::size_t{leaf} * p.dim];
+    p.centroids.insert(p.centroids.end(), centroid, centroid + p.dim);
+    while (region_first.size() <= division.regions[leaf]) {
+      region_first.push_back(static_cast<std::uint32_t>(p.regions.size()));
+    }
+    p.regions.push_back(division.regions[leaf]);
+  }
+  region_first.push_back(static_cast<std::uint32_t>(p.regions.size()));
+  std::uint32_t last_with_leaves = p.regions.empty() ? 0 : p.regions[0];
+  for (std::uint32_t region = 0; region + 1 < region_first.size(); ++region) {
+    if (region_first[region] < region_first[region + 1]) last_with_leaves = region;
+    p.region_roots.push_back(last_with_leaves);
+  }
+  p.tree = std::make_unique<HyperplaneTree>(p.centroids.data(), p.dim, 0, n_threads, monitor);
+  std::vector<std::uint32_t> order(p.regions.size());
+  std::iota(order.begin(), order.end(), 0);
+  p.tree->grow(std::move(order), region_first, 1);
+  p.near = std::make_unique<Neighbourhoods>(p.centroids, p.regions, p.dim);
+  p.near->find(n_threads, monitor);
+}
+
+std::vector<std::uint32_t> LeafFinder::leaves_of(const WorkRows& rows,
+                                                 const std::vector<std::uint8_t>& regions,
+                                                 const PartitionOptions& options) const {
+  const Parts& p = *parts_;
+  std::vector<std::uint32_t> found(rows.size());
+  parallel_for(
+      options.n_threads, rows.size(), 1024,
+      [&](std::uint64_t begin, std::uint64_t end, unsigned) {
+        std::vector<float> vector(p.dim);
+        for (std::uint64_t row = begin; row < end; ++row) {
+          rows.load_one(static_cast<Row>(row), vector.data());
+          const std::uint32_t region = regions.empty() ? 0 : regions[row];
+          const std::uint32_t root =
+              p.region_roots[std::min<std::size_t>(region, p.region_roots.size() - 1)];
+          const Node& node = p.tree->leaf(p.tree->leaf_of(vector.data(), root));
+          found[row] = p.tree->order()[node.begin];
+        }
+      },
+      options.monitor, "leaves of rows");
+  constexpr int kHops = 2;
+  for (int hop = 0; hop < kHops; ++hop) p.near->reassign(rows, options, "leaves of rows", &found);
+  for (std::uint32_t& leaf : found) leaf = p.numbers[leaf];
+  return found;
 }
 
 }  // namespace annidx

@@ -2,14 +2,17 @@
 // choosing the leaves a query should read (routing). It must not know files, and it makes no
 // threads of its own beyond parallel_for.
 //
-// A leaf is a cell around a centre. Building: a tree of hyperplanes, each between the two centres
-// of a 2-means run, trained on a sample; all rows descend it; Lloyd passes then move the centres, a
-// row being compared only with the centres nearest to its present one. Hyperplane trees follow
-// Annoy; 2-means splits and Lloyd passes follow the hierarchical k-means of FLANN (Muja and Lowe).
+// A leaf is a cell around a centroid. Training: a tree of hyperplanes, each between the two
+// centroids of a 2-means run, trained on a sample; all rows descend it; Lloyd passes then move the
+// centroids, a row being compared only with the centroids nearest to its present one. Which leaf a
+// row belongs to is then a function of the centroids alone (LeafFinder), whoever asks and whenever.
+// Hyperplane trees follow Annoy; 2-means splits and Lloyd passes follow the hierarchical k-means of
+// FLANN (Muja and Lowe).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "base/parallel.h"
@@ -37,12 +40,25 @@ struct RowRoles {
   std::uint32_t region_count = 1;
 };
 
+// How a space is divided: a leaf for each centroid. Leaves of a group stand side by side.
+struct Division {
+  std::uint32_t dim = 0;
+  std::vector<float> centroids;            // leaf_count * dim
+  std::vector<std::uint8_t> regions;       // whose rows each leaf takes
+  std::vector<std::uint32_t> group_first;  // group_count + 1 offsets into leaves; empty: no groups
+
+  std::uint32_t leaf_count() const noexcept { return static_cast<std::uint32_t>(regions.size()); }
+};
+
+// Rows by leaf.
 struct Partition {
   std::uint32_t dim = 0;
   std::vector<float> centres;              // leaf_count * dim
   std::vector<Row> rows;                   // all rows by leaf, ascending within a leaf
   std::vector<std::uint64_t> first;        // leaf_count + 1 offsets into rows
   std::vector<std::uint32_t> group_first;  // group_count + 1 offsets into leaves; empty: no groups
+  // Of the first tree: the leaf of the division that each is, or is a piece of.
+  std::vector<std::uint32_t> origins;
 
   std::uint32_t leaf_count() const noexcept { return static_cast<std::uint32_t>(first.size() - 1); }
   std::uint32_t group_count() const noexcept {
@@ -50,9 +66,37 @@ struct Partition {
   }
 };
 
-// The first tree. Depends on rows, roles, leaf_points, lloyd_passes and seed only.
-Partition make_partition(const WorkRows& rows, const RowRoles& roles,
-                         const PartitionOptions& options);
+// Learns a division. Depends on rows, roles, leaf_points, lloyd_passes and seed only.
+Division divide_space(const WorkRows& rows, const RowRoles& roles, const PartitionOptions& options);
+
+// The leaf whose centroid is nearest to a row, among those of the row's region: found by descending
+// a tree of the centroids, then going twice from a leaf to the nearest of its neighbours. A
+// function of centroids and row alone. Immutable once made.
+class LeafFinder {
+ public:
+  LeafFinder(const Division& division, unsigned n_threads, Monitor* monitor);
+  ~LeafFinder();
+  LeafFinder(const LeafFinder&) = delete;
+  LeafFinder& operator=(const LeafFinder&) = delete;
+
+  // The leaf of each row. `regions` of the rows may be empty: all of region 0.
+  std::vector<std::uint32_t> leaves_of(const WorkRows& rows,
+                                       const std::vector<std::uint8_t>& regions,
+                                       const PartitionOptions& options) const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+// Rows by leaf, ascending within one. Overfull leaves are cut in row order (equal vectors cannot be
+// told apart); a leaf without rows stays.
+Partition lay_out_rows(const std::vector<std::uint32_t>& leaf_of_row, const Division& division,
+                       std::uint32_t leaf_points);
+
+// The first tree's points of a leaf that the aim allows: what exceeds it is cut.
+std::uint64_t overfull_points(std::uint32_t leaf_points) noexcept;
+
 // Further trees, one a seed, in one pass over the rows: random projections, one a level, cut at
 // medians (as in MRPT, Hyvonen et al.). Much cheaper than the first tree, with worse leaves. Each
 // depends on rows, leaf_points and its seed only.
@@ -66,6 +110,10 @@ float quantize_centre(const float* centre, std::uint32_t dim, std::uint8_t* byte
 // Puts a quantized centre (dim bytes) at entry `entry` of a blocked table (kernels.h route_scores).
 void place_centre(const std::uint8_t* bytes, std::uint32_t dim, std::uint32_t dim4,
                   std::uint64_t entry, std::uint8_t* table) noexcept;
+
+// Reads it back: dim bytes.
+void take_centre(const std::uint8_t* table, std::uint32_t dim, std::uint32_t dim4,
+                 std::uint64_t entry, std::uint8_t* bytes) noexcept;
 
 // Where a leaf's points are.
 struct LeafSpan {

@@ -195,7 +195,8 @@ float float_of_key(std::uint32_t key) noexcept {
 
 float quantize_centre(const float* centre, std::uint32_t dim, std::uint8_t* bytes) noexcept {
   const float largest = kernels().max_abs(centre, dim);
-  const float scale = largest > 0.0f ? largest / 127.0f : 1.0f;
+  constexpr float kLeast = 1e-36f;  // a scale that can be divided by
+  const float scale = largest > kLeast ? largest / 127.0f : 1.0f;
   for (std::uint32_t j = 0; j < dim; ++j) {
     bytes[j] = static_cast<std::uint8_t>(128 + static_cast<int>(std::nearbyint(centre[j] / scale)));
   }
@@ -208,6 +209,15 @@ void place_centre(const std::uint8_t* bytes, std::uint32_t dim, std::uint32_t di
   const std::size_t lane = entry % kPanelWidth;
   for (std::uint32_t j = 0; j < dim4; ++j) {
     block[(j / 4) * 4 * kPanelWidth + lane * 4 + j % 4] = j < dim ? bytes[j] : 128;
+  }
+}
+
+void take_centre(const std::uint8_t* table, std::uint32_t dim, std::uint32_t dim4,
+                 std::uint64_t entry, std::uint8_t* bytes) noexcept {
+  const std::uint8_t* block = table + entry / kPanelWidth * kPanelWidth * dim4;
+  const std::size_t lane = entry % kPanelWidth;
+  for (std::uint32_t j = 0; j < dim; ++j) {
+    bytes[j] = block[(j / 4) * 4 * kPanelWidth + lane * 4 + j % 4];
   }
 }
 

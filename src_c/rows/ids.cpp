@@ -344,6 +344,33 @@ std::string_view IdsView::text_of(Row row) const {
 
 // ---- SlotSet -----------------------------------------------------------------------------
 
+RemovedIds::RemovedIds(std::vector<std::int64_t> ids) : ids_(std::move(ids)) {
+  std::sort(ids_.begin(), ids_.end());
+  ids_.erase(std::unique(ids_.begin(), ids_.end()), ids_.end());
+}
+
+RemovedIds::RemovedIds(std::vector<std::string> texts) : texts_(std::move(texts)) {
+  std::sort(texts_.begin(), texts_.end());
+  texts_.erase(std::unique(texts_.begin(), texts_.end()), texts_.end());
+}
+
+std::uint64_t RemovedIds::text_bytes() const noexcept {
+  std::uint64_t bytes = 0;
+  for (const std::string& text : texts_) bytes += text.size();
+  return bytes;
+}
+
+void RemovedIds::write(std::int64_t* ids, std::uint64_t* text_offsets, std::byte* text) const {
+  std::copy(ids_.begin(), ids_.end(), ids);
+  std::uint64_t end = 0;
+  for (std::size_t i = 0; i < texts_.size(); ++i) {
+    text_offsets[i] = end;
+    std::memcpy(text + end, texts_[i].data(), texts_[i].size());
+    end += texts_[i].size();
+  }
+  if (!texts_.empty()) text_offsets[texts_.size()] = end;
+}
+
 SlotSet::SlotSet(std::uint64_t slot_count)
     : slot_count_(slot_count), words_(words_for(slot_count) + 1, 0) {}
 

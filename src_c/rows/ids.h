@@ -2,6 +2,7 @@
 // not know trees, vectors or files; views point into memory that others keep alive.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -74,6 +75,24 @@ struct IdsView {
   Row find_text(std::string_view id) const;  // kNoRow when absent
   std::int64_t int64_of(Row row) const;      // kinds row and int64; row < count
   std::string_view text_of(Row row) const;   // kind text; row < count
+};
+
+// Ids that are removed from an index, ascending.
+class RemovedIds {
+ public:
+  explicit RemovedIds(std::vector<std::int64_t> ids);
+  explicit RemovedIds(std::vector<std::string> texts);
+
+  std::uint32_t count() const noexcept {
+    return static_cast<std::uint32_t>(std::max(ids_.size(), texts_.size()));
+  }
+  std::uint64_t text_bytes() const noexcept;
+  // Section contents (format.h removed_ids, or removed_text_offsets and removed_text).
+  void write(std::int64_t* ids, std::uint64_t* text_offsets, std::byte* text) const;
+
+ private:
+  std::vector<std::int64_t> ids_;
+  std::vector<std::string> texts_;
 };
 
 // A set of slots of one index: one bit each (bit s % 64 of word s / 64), with a spare word behind.

@@ -39,8 +39,10 @@ void quantize_to_int8(const float* values, std::uint32_t dim, float scale,
 
 }  // namespace
 
-RowSource::RowSource(Dtype dtype, std::uint32_t dim)
+StoredRows::StoredRows(Dtype dtype, std::uint32_t dim)
     : dtype_(dtype), dim_(dim), row_bytes_(stored_bytes(dtype, dim)) {}
+
+RowSource::RowSource(Dtype dtype, std::uint32_t dim) : StoredRows(dtype, dim) {}
 
 bool RowSource::accepts(InputType type) const noexcept {
   switch (dtype_) {
@@ -173,6 +175,28 @@ void RowSource::settle() {
   constexpr float kFloor = 1e-30f;
   value_scale_ =
       std::min(round_up_to_16_bits(std::max(largest / 127.0f, kFloor)), kLargestValueScale);
+}
+
+void RowSource::settle_as(float value_scale, bool wants_bytes) {
+  if (dtype_ != Dtype::int8 || segments_.empty()) return;
+  if (given_bytes() != wants_bytes) {
+    throw Error(ErrorCode::invalid_argument,
+                wants_bytes ? "vectors: expected int8, as this index was built of, got float32"
+                            : "vectors: expected float32, as this index was built of, got int8");
+  }
+  value_scale_ = value_scale;
+  if (wants_bytes) return;
+  const float largest = value_scale * 127.5f;
+  for (const Segment& segment : segments_) {
+    for (std::uint64_t row = 0; row < segment.count; ++row) {
+      const float found = kernels().max_abs(as_floats(segment.data) + row * dim_, dim_);
+      if (found <= largest) continue;
+      throw Error(ErrorCode::invalid_argument,
+                  "vectors: row " + std::to_string(segment.first_row + row) + " holds a value of " +
+                      std::to_string(found) + ", beyond the " + std::to_string(largest) +
+                      " that the int8 storage of this index can tell: build it anew");
+    }
+  }
 }
 
 const RowSource::Segment& RowSource::segment_of(Row row) const noexcept {

@@ -1,5 +1,6 @@
-// vectors.h owns rows: those handed in before a build (RowSource), and the way from a row to a
-// vector of the working space (WorkTransform, WorkRows). It must not know trees or files.
+// vectors.h owns rows: what a build reads (StoredRows), those handed in before it (RowSource), and
+// the way from a row to a vector of the working space (WorkTransform, WorkRows). It must not know
+// trees or files.
 #pragma once
 
 #include <atomic>
@@ -13,9 +14,38 @@
 
 namespace annidx {
 
-// Rows in insertion order, as they will be stored. Owned rows are copied in chunks that never
-// move; borrowed ones stay where the caller keeps them.
-class RowSource {
+// Rows by number, as they will be stored. Reading is thread-safe.
+class StoredRows {
+ public:
+  StoredRows(Dtype dtype, std::uint32_t dim);
+  virtual ~StoredRows() = default;
+
+  virtual std::uint64_t size() const noexcept = 0;
+  // The stored form of a row: a pointer to where it is kept, or into `buffer` (row_bytes()) when it
+  // had to be converted.
+  virtual const std::byte* stored(Row row, std::byte* buffer) const = 0;
+  virtual bool converts(Row row) const noexcept = 0;
+  // Asks for a row to be near when it is read soon.
+  virtual void prefetch(Row row) const noexcept = 0;
+  // Gives the pages of rows in mapped memory back now.
+  virtual void release_pages() const noexcept = 0;
+
+  Dtype dtype() const noexcept { return dtype_; }
+  std::uint32_t dim() const noexcept { return dim_; }
+  std::size_t row_bytes() const noexcept { return row_bytes_; }
+
+ protected:
+  StoredRows(const StoredRows&) = default;
+  StoredRows& operator=(const StoredRows&) = default;
+
+  Dtype dtype_;
+  std::uint32_t dim_;
+  std::size_t row_bytes_;
+};
+
+// Rows in insertion order. Owned rows are copied in chunks that never move; borrowed ones stay
+// where the caller keeps them.
+class RowSource final : public StoredRows {
  public:
   RowSource(Dtype dtype, std::uint32_t dim);
 
@@ -29,27 +59,23 @@ class RowSource {
   void take_back(std::uint64_t n) noexcept;
   // Chooses the scale of int8 rows. No add() after it.
   void settle();
+  // Takes the scale that an index has chosen. Throws Error(invalid_argument) naming the first row
+  // that does not fit it, or when bytes were given and values are wanted, or the reverse.
+  void settle_as(float value_scale, bool given_bytes);
   // From now on the pages of borrowed rows are given back when the process has mapped more than
   // about so many bytes of files beyond what it has now, in whatever order rows are read.
   void limit_resident(std::uint64_t bytes) noexcept;
-  // Gives the pages of borrowed rows back now.
-  void release_pages() const noexcept;
+  void release_pages() const noexcept override;
 
-  std::uint64_t size() const noexcept { return size_; }
-  Dtype dtype() const noexcept { return dtype_; }
-  std::uint32_t dim() const noexcept { return dim_; }
-  std::size_t row_bytes() const noexcept { return row_bytes_; }
+  std::uint64_t size() const noexcept override { return size_; }
   // A stored int8 value times this is the value the user gave.
   float value_scale() const noexcept { return value_scale_; }
   // Whether bytes are kept exactly as given.
   bool given_bytes() const noexcept;
 
-  // The stored form of a row: a pointer into the source, or into `buffer` (row_bytes()) when the
-  // row had to be converted. Thread-safe.
-  const std::byte* stored(Row row, std::byte* buffer) const;
-  bool converts(Row row) const noexcept;
-  // Asks for a row to be near when it is read soon.
-  void prefetch(Row row) const noexcept;
+  const std::byte* stored(Row row, std::byte* buffer) const override;
+  bool converts(Row row) const noexcept override;
+  void prefetch(Row row) const noexcept override;
 
  private:
   struct Segment {
@@ -68,9 +94,6 @@ class RowSource {
   const std::byte* given(const Segment& segment, Row row) const noexcept;
   void note_read() const noexcept;
 
-  Dtype dtype_;
-  std::uint32_t dim_;
-  std::size_t row_bytes_;
   std::uint64_t size_ = 0;
   float value_scale_ = 1.0f;
   std::uint64_t most_resident_bytes_ = 0;  // of files in the process; 0: any
@@ -93,7 +116,7 @@ struct WorkTransform {
 // Rows of a source as vectors of the working space.
 class WorkRows {
  public:
-  WorkRows(const RowSource& source, const WorkTransform& transform)
+  WorkRows(const StoredRows& source, const WorkTransform& transform)
       : source_(source), transform_(transform) {}
 
   std::uint64_t size() const noexcept { return source_.size(); }
@@ -102,11 +125,11 @@ class WorkRows {
   void load(const Row* rows, std::uint64_t n, float* out) const;
   // Norm of the stored row, in its own units.
   double load_one(Row row, float* out) const;
-  const RowSource& source() const noexcept { return source_; }
+  const StoredRows& source() const noexcept { return source_; }
   const WorkTransform& transform() const noexcept { return transform_; }
 
  private:
-  const RowSource& source_;
+  const StoredRows& source_;
   WorkTransform transform_;
 };
 

@@ -451,7 +451,9 @@ std::vector<format::CurvePoint> CurveMeasurement::points_of(std::size_t k,
   Setting most{};
   for (const Candidate& candidate : front) {
     most = most_of(most, candidate.setting);
-    points.push_back(point_of(ks_[k], less_standard_error(candidate.recall, k), most));
+    double recall = less_standard_error(candidate.recall, k);
+    if (view_.multiplies_norm()) recall = std::max(0.0, 1.0 - (1.0 - recall) * tuning::kDotMisses);
+    points.push_back(point_of(ks_[k], recall, most));
   }
   points.resize(tuning::kCurvePointsPerK, points.back());
   return points;

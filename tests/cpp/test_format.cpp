@@ -148,6 +148,9 @@ Plan plan_of(const Case& c, std::mt19937& random) {
   p.work_scale = 0.5f;
   p.default_recall = 0.95f;
   p.leaf_points = 20;
+  p.radius_weight = 0.3f;
+  p.region_count = c.metric == Metric::dot ? 3 : c.metric == Metric::angular ? 2 : 1;
+  p.norm_unit = c.metric == Metric::dot ? 4.0f : 0.0f;
   for (std::uint32_t t = 0; t < c.trees; ++t) {
     plan.leaves.push_back(leaf_counts(c, random));
     p.leaf_entries += static_cast<std::uint32_t>(plan.leaves.back().size());
@@ -155,6 +158,7 @@ Plan plan_of(const Case& c, std::mt19937& random) {
   }
   p.centroid_scale = 1.0f;
   if (c.scan == ScanKind::codes) {
+    p.has_blocks = 1;
     p.centroid_scale = 1.5f;
     for (const std::uint32_t count : plan.leaves[0]) {
       p.block_count += (count + 31) / 32;
@@ -356,6 +360,24 @@ void fill_codes(const Image& image, const Case& c, const Plan& plan, std::mt1993
   std::copy(order.begin(), order.end(), image.array<std::uint32_t>(Section::rotation_order));
 }
 
+// Scales of leaves, padding apart; an empty leaf has one too. Their regions, and bounds of norms.
+void fill_model(const Image& image, const Case& c, const Plan& plan, std::mt19937& random) {
+  std::uint32_t entry = 0;
+  for (const auto& counts : plan.leaves) {
+    for (const std::uint32_t count : counts) {
+      image.array<float>(Section::leaf_scales)[entry++] = count > 0 ? 0.25f : 0.0f;
+    }
+  }
+  const Params& params = image.params();
+  for (std::uint32_t i = 0; params.region_count > 1 && i < entry; ++i) {
+    image.array<std::uint8_t>(Section::leaf_regions)[i] =
+        static_cast<std::uint8_t>(random() % params.region_count);
+  }
+  for (std::uint32_t i = 0; c.metric == Metric::dot && i + 1 < params.region_count; ++i) {
+    image.array<float>(Section::norm_bounds)[i] = 1.0f + static_cast<float>(i);
+  }
+}
+
 void fill(const Image& image, const Case& c, const Plan& plan, std::mt19937& random) {
   const auto rows = shuffled(c.items, random);
   for (std::uint32_t slot = 0; slot < c.items; ++slot) {
@@ -373,6 +395,7 @@ void fill(const Image& image, const Case& c, const Plan& plan, std::mt19937& ran
   fill_bytes(image, Section::group_centres, random);
   fill_ids(image, c, plan, random);
   fill_trees(image, c, plan, random);
+  fill_model(image, c, plan, random);
   fill_codes(image, c, plan, random);
   fill_bytes(image, Section::byte_rows, random);
   for (std::uint32_t i = 0; i < image.params().curve_points; ++i) {
@@ -385,9 +408,11 @@ Image make(const Case& c) {
   std::mt19937 random(42);
   const Plan plan = plan_of(c, random);
   const std::string text = std::accumulate(plan.ids.begin(), plan.ids.end(), std::string());
-  const auto sections = plan_sections(c.metric, c.dtype, c.dim, c.items, plan.params, text.size());
+  const auto sections = plan_sections(FileKind::index, c.metric, c.dtype, c.dim, c.items,
+                                      plan.params, {text.size(), 0});
   Image image(image_bytes(sections));
-  begin_image(image.data(), c.metric, c.dtype, c.dim, c.items, plan.params, sections, "0.1.0-test");
+  begin_image(image.data(), FileKind::index, c.metric, c.dtype, c.dim, c.items, plan.params,
+              sections, "0.1.0-test", nullptr);
   seal_image(image.data());  // so that open() finds the sections to fill
   fill(image, c, plan, random);
   seal_image(image.data());
@@ -566,7 +591,12 @@ std::vector<Fault> planted_faults() {
       {"an item more", 0, [](const Image& i) { ++i.header().item_count; }, "'vectors'"},
       {"library version unended", 0,
        [](const Image& i) { std::memset(i.header().library_version, 'x', 16); }, "library_version"},
-      {"header reserved", 0, [](const Image& i) { i.header().reserved[35] = 1; }, "'reserved'"},
+      {"header reserved", 0, [](const Image& i) { i.header().reserved[7] = 1; }, "'reserved'"},
+      {"kind 0", 0, field(&FileHeader::kind, 0), "'kind'"},
+      {"kind 5", 0, field(&FileHeader::kind, 5), "'kind'"},
+      {"a model with items", 0, field(&FileHeader::kind, 2), "'item_count'"},
+      {"a base of no changes", 0, [](const Image& i) { i.header().base_identity[0] = 1; },
+       "'base_identity'"},
       {"id kind", 0, param(&Params::id_kind, 3), "'id_kind'"},
       {"id kind other", 0, param(&Params::id_kind, 0), "'id_order'"},
       {"scan kind", 0, param(&Params::scan_kind, 9), "'scan_kind'"},
@@ -601,6 +631,18 @@ std::vector<Fault> planted_faults() {
       {"given twice", 2, param(&Params::given_bytes, 2), "'given_bytes'"},
       {"params reserved", 0, [](const Image& i) { *(std::end(i.params().reserved) - 1) = 1; },
        "'reserved'"},
+      {"blocks 2", 0, param(&Params::has_blocks, 2), "'has_blocks'"},
+      {"no blocks", 0, param(&Params::has_blocks, 0), "'centroid_blocks'"},
+      {"blocks without codes", 4, param(&Params::has_blocks, 1), "'has_blocks'"},
+      {"no regions", 0, param(&Params::region_count, 0), "'region_count'"},
+      {"regions of distances", 0, param(&Params::region_count, 2), "'region_count'"},
+      {"three regions of directions", 1, param(&Params::region_count, 3), "'region_count'"},
+      {"removed of an index", 0, param(&Params::removed_count, 1), "'removed_count'"},
+      {"norm unit", 3, [](const Image& i) { i.params().norm_unit = -1.0f; }, "'norm_unit'"},
+      {"norm unit of distances", 0, [](const Image& i) { i.params().norm_unit = 1.0f; },
+       "'norm_unit'"},
+      {"radius weight", 0, [](const Image& i) { i.params().radius_weight = kNan; },
+       "'radius_weight'"},
       {"value scale", 0, [](const Image& i) { i.params().value_scale = kNan; }, "'value_scale'"},
       {"work scale", 0, [](const Image& i) { i.params().work_scale = 0.75f; }, "'work_scale'"},
       {"no work scale", 0, [](const Image& i) { i.params().work_scale = 0.0f; }, "'work_scale'"},
@@ -668,6 +710,13 @@ std::vector<Fault> planted_faults() {
       {"leaf bias", 7, set(Section::leaf_biases, 0, kInf), "'leaf_biases'"},
       {"leaf bias NaN", 7, set(Section::leaf_biases, 0, kNan), "'leaf_biases'"},
       {"leaf mult", 7, set(Section::leaf_mults, 0, kNan), "'leaf_mults'"},
+      {"leaf scale", 7, set(Section::leaf_scales, 0, 0.0f), "'leaf_scales'"},
+      {"leaf scale below 0", 7, set(Section::leaf_scales, 15, -1.0f), "'leaf_scales'"},
+      {"leaf scale infinite", 7, set(Section::leaf_scales, 15, kInf), "'leaf_scales'"},
+      {"region outside", 3, set<u8>(Section::leaf_regions, 0, 3), "'leaf_regions'"},
+      {"bounds alike", 3, set(Section::norm_bounds, 1, 1.0f), "'norm_bounds'"},
+      {"bound 0", 3, set(Section::norm_bounds, 0, 0.0f), "'norm_bounds'"},
+      {"bound NaN", 3, set(Section::norm_bounds, 0, kNan), "'norm_bounds'"},
       {"group start", 0,
        [](const Image& i) { ++i.array<GroupRange>(Section::group_ranges)[0].first_leaf_block; },
        "'group_ranges'"},
@@ -768,9 +817,9 @@ void test_table_faults() {
   const auto last = [](const Image& i) -> SectionEntry& {
     return i.table()[i.header().section_count - 1];
   };
-  CHECK_IN(with([&](const Image& i) { last(i).kind = 40; }), "section 'metadata'");
-  CHECK_IN(with([&](const Image& i) { last(i).kind = 40, last(i).flags = 1; }),
-           "needs section kind 40, which this annidx does not know; upgrade annidx");
+  CHECK_IN(with([&](const Image& i) { last(i).kind = 50; }), "section 'metadata'");
+  CHECK_IN(with([&](const Image& i) { last(i).kind = 50, last(i).flags = 1; }),
+           "needs section kind 50, which this annidx does not know; upgrade annidx");
 
   const Image identity = make(kCases[0]);
   identity.header().identity[7] ^= 1;
@@ -939,7 +988,7 @@ void test_plan() {
   Params params = plan_of(kCases[7], random).params;
   const auto refused = [&](Metric metric, Dtype dtype, std::uint32_t dim, std::uint64_t items) {
     return error_of(ErrorCode::invalid_argument,
-                    [&] { plan_sections(metric, dtype, dim, items, params, 0); });
+                    [&] { plan_sections(FileKind::index, metric, dtype, dim, items, params, {}); });
   };
   CHECK(refused(Metric::cosine, Dtype::float32, 3, 10).empty());
   CHECK_IN(refused(Metric::cosine, Dtype::uint8, 3, 10), "'dtype'");
@@ -949,7 +998,8 @@ void test_plan() {
   params.leaf_entries = 0xF0000000;
   CHECK(refused(Metric::cosine, Dtype::float32, 3, kMaxItems).empty());  // 2^50 bytes: they fit
   params.tree_count = 1;
-  const auto sections = plan_sections(Metric::cosine, Dtype::float32, 3, kMaxItems, params, 0);
+  const auto sections =
+      plan_sections(FileKind::index, Metric::cosine, Dtype::float32, 3, kMaxItems, params, {});
   CHECK(image_bytes(sections) > std::uint64_t{kMaxItems} * 20);
   auto huge = sections;
   huge[1].bytes = ~0ull - 100;

@@ -7,6 +7,7 @@ damaged ones whose checksums are right.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 HEADER_CRC = 124
 FILE_BYTES = 32
 IDENTITY = 64
+MODEL_IDENTITY = 84
 TABLE = 128
 ENTRY_BYTES = 40
 
@@ -101,6 +103,7 @@ class Draft:
             "params": 128,
             "vectors": rows.get(reader.DTYPES.get(dtype, ""), dim),
             "leaf_centres": 16 * self.param("work_dim4"),
+            "leaf_regions": 1,
             "group_centres": 16 * self.param("work_dim4"),
             "codes": 16 * self.param("code_count") + 128,
             "block_centroids": 16 * self.param("code_count") + 128,
@@ -131,7 +134,7 @@ def section_places(image: bytes) -> list[tuple[int, int, int]]:
 
 
 def with_right_head(image: bytes) -> bytes:
-    """Put file size, identity and header checksum right; sections' checksums stay."""
+    """Put file size, identities and header checksum right; sections' checksums stay."""
     fixed = bytearray(image)
     struct.pack_into("<Q", fixed, FILE_BYTES, len(fixed))
     count = struct.unpack_from("<I", fixed, 52)[0]
@@ -139,6 +142,8 @@ def with_right_head(image: bytes) -> bytes:
     if count == 0 or count > 64 or table_end > len(fixed):
         return bytes(fixed)
     fixed[IDENTITY : IDENTITY + 16] = identity_of(fixed, count)
+    with contextlib.suppress(reader.FormatProblem, ValueError, IndexError, struct.error):
+        fixed[MODEL_IDENTITY : MODEL_IDENTITY + 16] = model_identity_of(fixed)
     head = bytes(fixed[:HEADER_CRC]) + bytes(4) + bytes(fixed[TABLE:table_end])
     struct.pack_into("<I", fixed, HEADER_CRC, reader.crc32c(head))
     return bytes(fixed)
@@ -161,13 +166,23 @@ def with_right_checksums(image: bytes, damaged: range | None = None) -> bytes:
 def identity_of(image: bytes | bytearray, count: int) -> bytes:
     """Compute the identity that header, params and table ask for."""
     metric, dtype, dim, _, items = struct.unpack_from("<IIIIQ", image, 40)
-    content = struct.pack("<IIIQ", metric, dtype, dim, items)
+    content = struct.pack("<IIIQ", metric, dtype, dim, items) + bytes(image[80:84])
+    content += bytes(image[100:116])
     entries = [reader.ENTRY.unpack_from(image, TABLE + ENTRY_BYTES * i) for i in range(count)]
     content += bytes(image[entries[0][2] : entries[0][2] + 128])
     for kind, flags, _, size, _, crc, _ in entries:
         if flags & 1:
             content += struct.pack("<IQI", kind, size, crc)
     return reader.fnv1a_128(content).to_bytes(16, "little")
+
+
+def model_identity_of(image: bytes | bytearray) -> bytes:
+    """Compute the identity of the model, of a file that can be read but for its head's checksum."""
+    fixed = bytearray(image)
+    end = TABLE + ENTRY_BYTES * struct.unpack_from("<I", fixed, 52)[0]
+    head = bytes(fixed[:HEADER_CRC]) + bytes(4) + bytes(fixed[TABLE:end])
+    struct.pack_into("<I", fixed, HEADER_CRC, reader.crc32c(head))
+    return reader.IndexFile(bytes(fixed)).model_identity()
 
 
 # ---- small files with everything in them ------------------------------------------------------
@@ -266,8 +281,9 @@ def cut_entries(draft: Draft, counts: NDArray[np.int64]) -> None:
     biases = draft.array("leaf_biases")[:entries].copy()
     biases[kept:] = np.inf
     draft.set_array("leaf_biases", biases)
-    for name in ("leaf_mults", "leaf_scan_factors", "leaf_radii"):
-        draft.set_array(name, draft.array(name)[:entries])
+    for name in ("leaf_scales", "leaf_regions", "leaf_mults", "leaf_scan_factors", "leaf_radii"):
+        if name in draft.sections:
+            draft.set_array(name, draft.array(name)[:entries])
     centre_bytes = draft.param("work_dim4")
     draft.sections["leaf_centres"] = draft.sections["leaf_centres"][: entries * centre_bytes]
     trees = draft.array("trees")

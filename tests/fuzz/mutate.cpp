@@ -78,16 +78,17 @@ struct Parts {
   // where they are too few). Empty when there is no such file, or none of `max_size`.
   Bytes together(std::size_t max_size) const {
     try {
-      auto plan = format::plan_sections(static_cast<Metric>(header.metric),
-                                        static_cast<Dtype>(header.dtype), header.dim,
-                                        header.item_count, params, size_of(Section::id_text));
+      const auto kind = static_cast<format::FileKind>(header.kind);
+      auto plan = format::plan_sections(
+          kind, static_cast<Metric>(header.metric), static_cast<Dtype>(header.dtype), header.dim,
+          header.item_count, params, {size_of(Section::id_text), size_of(Section::removed_text)});
       plan.back().bytes = size_of(Section::metadata);
       const std::uint64_t bytes = format::image_bytes(plan);
       if (bytes > max_size) return {};
       Bytes image(bytes);
-      format::begin_image(as_bytes(image.data()), static_cast<Metric>(header.metric),
+      format::begin_image(as_bytes(image.data()), kind, static_cast<Metric>(header.metric),
                           static_cast<Dtype>(header.dtype), header.dim, header.item_count, params,
-                          plan, "0.0.0");
+                          plan, "0.0.0", header.base_identity);
       for (const auto& section : plan) fill(image.data(), section);
       format::seal_image(as_bytes(image.data()));
       return image;
@@ -199,13 +200,15 @@ void change_shape(Parts* parts, Random& random) {
   std::uint32_t* fields[] = {&params.id_kind,       &params.scan_kind,      &params.tree_count,
                              &params.leaf_entries,  &params.group_entries,  &params.block_count,
                              &params.code_count,    &params.rotation_block, &params.curve_points,
-                             &parts->header.metric, &parts->header.dtype};
+                             &params.has_blocks,    &params.region_count,   &params.removed_count,
+                             &parts->header.metric, &parts->header.dtype,   &parts->header.kind};
   switch (below(random, 4)) {
     case 0: parts->header.item_count = one_in(random, 2) ? below(random, 400) : items + 1; break;
     case 1: parts->header.dim = static_cast<std::uint32_t>(1 + below(random, 70)); break;
     case 2: {
-      float* numbers[] = {&params.value_scale, &params.byte_scale, &params.byte_offset,
-                          &params.default_recall, &params.work_scale};
+      float* numbers[] = {&params.value_scale,    &params.byte_scale, &params.byte_offset,
+                          &params.default_recall, &params.work_scale, &params.norm_unit,
+                          &params.radius_weight};
       const auto bits = static_cast<std::uint32_t>(edge_value(random, items));
       std::memcpy(numbers[below(random, std::size(numbers))], &bits, sizeof bits);
       break;

@@ -179,7 +179,14 @@ def many_leaves(items: int, dim: int, blocks: int) -> images.Draft:
     """An index with far more leaves than its items need, all of them alike."""
     draft = images.Draft.of(make_seeds.image_of("euclidean", "float32", items, dim))
     entries = 16 * blocks
-    for name in ("leaf_ranges", "leaf_mults", "leaf_biases", "leaf_scan_factors", "leaf_radii"):
+    for name in (
+        "leaf_ranges",
+        "leaf_scales",
+        "leaf_mults",
+        "leaf_biases",
+        "leaf_scan_factors",
+        "leaf_radii",
+    ):
         draft.set_array(name, np.resize(draft.array(name)[:1], entries))
     draft.sections["leaf_centres"] = bytes([128]) * (entries * draft.param("work_dim4"))
     trees = draft.array("trees")
