@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +63,23 @@ def run_shell(snippet: Snippet, path: Path) -> None:
     """Run the lines of a snippet that call annidx; the others install and test."""
     for line in snippet.text.splitlines():
         words = shlex.split(line, comments=True)
-        if words[:1] == ["annidx"]:
+        if words[:2] == ["annidx", "explore"]:
+            look_at_explorer(words)
+        elif words[:1] == ["annidx"]:
             run_command([sys.executable, "-m", *words], path, snippet)
+
+
+def look_at_explorer(words: list[str]) -> None:
+    """Start the explorer, wait for its address, and end it as Ctrl-C does."""
+    command = [sys.executable, "-m", *words, "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        watchdog = threading.Timer(120, process.kill)
+        watchdog.start()
+        assert process.stdout is not None
+        assert any("http://127.0.0.1:" in line for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+        watchdog.cancel()
 
 
 def run_command(command: list[str], path: Path, snippet: Snippet) -> None:

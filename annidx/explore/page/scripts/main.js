@@ -44,7 +44,8 @@ function startTheme() {
   const button = find("theme");
   const apply = (theme) => {
     document.documentElement.dataset.theme = theme;
-    button.textContent = `Theme: ${theme}`;
+    button.textContent = `◐ ${theme}`;
+    button.setAttribute("aria-label", `Theme: ${theme}`);
     map.recolour();
   };
   let theme = THEMES.find((one) => one === localStorage.getItem("annidx-theme")) || "auto";

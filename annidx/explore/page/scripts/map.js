@@ -107,12 +107,11 @@ class Labels {
   }
 
   name(item, ...how) {
-    if (this.written.has(item.id)) return;
-    this.written.add(item.id);
     this.write(nameOf(item, LABEL), screen(item.at), ...how);
   }
 
   write(text, [x, y], colour, weight = "", must = false, size = 12.5) {
+    if (this.written.has(text)) return;
     context.font = `${weight} ${size}px system-ui, sans-serif`;
     const width = context.measureText(text).width;
     for (const [left, top] of [[x + 9, y - 8], [x - 9 - width, y - 8], [x - width / 2, y - 24], [x - width / 2, y + 8]]) {
@@ -125,6 +124,7 @@ class Labels {
   }
 
   put(text, left, top, colour, box) {
+    this.written.add(text);
     this.boxes.push(box);
     context.textBaseline = "top";
     context.lineJoin = "round";

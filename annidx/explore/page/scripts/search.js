@@ -11,6 +11,7 @@ export function makeSearch(input, list, pick) {
   let items = [];
   let active = -1;
   let latest = 0;
+  let shown = null; // the text that the list is for
   let timer;
   input.setAttribute("role", "combobox");
   input.setAttribute("aria-autocomplete", "list");
@@ -45,8 +46,9 @@ export function makeSearch(input, list, pick) {
     pick(item);
   };
 
-  const show = (found) => {
+  const show = (found, text) => {
     items = found.items;
+    shown = text;
     const options = items.map((item, place) => {
       const option = make("li", { role: "option", id: `${list.id}-${place}`, "aria-selected": "false" },
         clip(shorten(item.title || item.id)));
@@ -74,7 +76,7 @@ export function makeSearch(input, list, pick) {
     if (!text) return close();
     try {
       const found = await ask("search", { text, limit: LIMIT });
-      if (turn === latest && document.activeElement === input) show(found);
+      if (turn === latest && document.activeElement === input) show(found, text);
     } catch {
       close();
     }
@@ -102,7 +104,7 @@ export function makeSearch(input, list, pick) {
     } else if (event.key === "Enter" && input.value) {
       event.preventDefault();
       clearTimeout(timer);
-      await look();
+      if (list.hidden || shown !== input.value) await look();
       choose(Math.max(0, active));
     }
   });
