@@ -76,10 +76,10 @@ def serve(
             access_log=False,
             timeout_graceful_shutdown=_END_SECONDS,
         )
-        _announce(stream, os.path.basename(index.path), len(index), address)
-        if browser and _has_screen():
-            webbrowser.open(address)
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+            _announce(stream, os.path.basename(index.path), len(index), address)
+            if browser and _has_screen():
+                webbrowser.open(address)
             uvicorn.Server(config).run(sockets=[listener])
 
 
