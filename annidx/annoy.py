@@ -10,6 +10,7 @@ import errno
 import mmap
 import operator
 import os
+import shutil
 import stat
 import tempfile
 import warnings
@@ -266,15 +267,16 @@ class AnnoyIndex(_core.AnnoyCalls):
     def _write_through(self, source: _core.AnnoySource, path: str) -> None:
         """Write to what cannot be replaced, such as a pipe or /dev/full."""
         if isinstance(source, AnnoyServed):
-            image = source.core._image()
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                name = os.path.join(folder, "image")
-                self._write(source, name)
-                with open(name, "rb") as file:
-                    image = file.read()
-        with open(path, "wb") as file:
-            file.write(image)
+            core = source.core
+            assert isinstance(core, _index.Index)
+            with open(path, "wb") as file:
+                core.save(file, _metadata_for(core, source.n_items))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "image")
+            self._write(source, name)
+            with open(name, "rb") as written, open(path, "wb") as file:
+                shutil.copyfileobj(written, file)
 
     def _write(self, source: _core.AnnoySource, path: str) -> None:
         where = os.fsencode(path)

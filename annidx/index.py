@@ -5,10 +5,11 @@ The work is done by `_core`; what callers may pass is decided in `io.inputs` and
 
 from __future__ import annotations
 
+import io
 import json
 import operator
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -24,6 +25,8 @@ from annidx.ids import TextIds
 from annidx.idset import NamedSets, eligible_parts, find_rows, named_bits
 from annidx.io import inputs
 from annidx.io.export import write_export
+from annidx.io.remote import fetched_file, is_url
+from annidx.io.streams import WritableFile, writes_whole
 
 __all__ = ["Index"]
 
@@ -66,9 +69,11 @@ class Index(_core.CoreIndex):
     `fork`. `add_items`, `build` and `tune` change it: they wait for calls that are under way, and
     calls made during them wait, or raise `StateError` while it is being built.
 
-    An index that was loaded or saved pickles as the path and the identity of its file; one that is
-    only in memory pickles as its bytes.
+    An index that was loaded or saved pickles as the path (or URL) and the identity of its file; one
+    that is only in memory pickles as its bytes.
     """
+
+    _url: str | None = None  # where the file of _path was fetched from
 
     def __init__(self, dim: int, metric: str, dtype: str | None = None) -> None:
         dim = inputs.whole_number(dim, "dim", 1, _MAX_DIM)
@@ -261,7 +266,7 @@ class Index(_core.CoreIndex):
 
     def save(
         self,
-        path: Path,
+        path: Path | WritableFile,
         metadata: dict[str, Any] | None = None,
         *,
         sets: Mapping[str, Items] | None = None,
@@ -272,9 +277,10 @@ class Index(_core.CoreIndex):
 
         Parameters
         ----------
-        path : path
+        path : path or binary file object
             Replaced atomically when it exists; processes that have the old file open keep it. Owner
-            and permissions stay, as far as this process may set them.
+            and permissions stay, as far as this process may set them. A file object gets the same
+            bytes from where it stands on, in pieces; what an error leaves in it is its owner's.
         metadata : dict, optional
             Anything that JSON can say, kept with the index and given back as `metadata`. Default:
             what the index carries already.
@@ -299,6 +305,9 @@ class Index(_core.CoreIndex):
         OSError
             With errno and file name; the old file is untouched and nothing is left behind.
         """
+        if not isinstance(path, (str, os.PathLike)) and hasattr(path, "write"):
+            self._write_to(writes_whole(path, "path"), metadata, sets, progress)
+            return
         where = inputs.file_path(path, "path")
         inputs.require_replaceable(where, force=force)
         text = self._metadata_json() if metadata is None else _as_json(metadata)
@@ -309,7 +318,7 @@ class Index(_core.CoreIndex):
         if encoded is not None:
             self._replace_sets(encoded)
         self._metadata = text
-        self._path = os.path.abspath(where)
+        self._path, self._url = os.path.abspath(where), None
         with open_index(self._path, warm=False, lock=False) as saved:
             self._file_identity = saved._identity()
 
@@ -323,6 +332,46 @@ class Index(_core.CoreIndex):
         for such filters, and each time it is asked for here; both cost time that grows with it.
         """
         return NamedSets(self)
+
+    def to_bytes(
+        self,
+        metadata: dict[str, Any] | None = None,
+        *,
+        sets: Mapping[str, Items] | None = None,
+    ) -> bytes:
+        """Return what `save` writes to a file; `annidx.load` opens it.
+
+        Parameters
+        ----------
+        metadata, sets : optional
+            As for `save`; the index itself keeps those it has.
+
+        Raises
+        ------
+        StateError, ValueError
+            As for `save`.
+
+        Notes
+        -----
+        Takes memory of the size of the file. Safe from many threads.
+        """
+        file = io.BytesIO()
+        self._write_to(file.write, metadata, sets, None)
+        return file.getvalue()
+
+    def _write_to(
+        self,
+        write: Callable[[bytes], object],
+        metadata: dict[str, Any] | None,
+        sets: Mapping[str, Items] | None,
+        progress: bool | Progress | None,
+    ) -> None:
+        """Hand the bytes of a file to a callable, in pieces."""
+        text = self._metadata_json() if metadata is None else _as_json(metadata)
+        self._check_built()
+        encoded = None if sets is None else self._encoded_sets(named_bits(self, sets))
+        with reporter(progress) as report:
+            self._write(write, text.encode("utf-8"), encoded, report)
 
     def _metadata_json(self) -> str:
         if self._metadata is None:
@@ -887,8 +936,9 @@ class Index(_core.CoreIndex):
     def __reduce__(self) -> tuple[Any, ...]:
         self._check_built()
         if self._path is not None:
-            return _load_same, (self._path, self._file_identity or self._identity())
-        return _from_image, (self._image(),)
+            place = self._url or self._path
+            return _load_same, (place, self._file_identity or self._identity())
+        return image_index, (self.to_bytes(),)
 
 
 def open_index(path: str, *, warm: bool, lock: bool) -> Index:
@@ -900,22 +950,30 @@ def open_index(path: str, *, warm: bool, lock: bool) -> Index:
     return index
 
 
-def _load_same(path: str, identity: str) -> Index:
-    """Unpickle: map the file again, if it still holds the same index."""
-    index = open_index(path, warm=False, lock=False)
-    if index._identity() != identity:
-        index.close()
-        raise FormatError(
-            f"{path}: holds another index than when it was pickled: expected identity {identity}"
-        )
+def fetched_index(url: str, *, warm: bool, lock: bool) -> Index:
+    """Map the file of a URL; see `annidx.load`."""
+    index = open_index(fetched_file(url), warm=warm, lock=lock)
+    index._url = url
     return index
 
 
-def _from_image(image: bytes) -> Index:
-    """Unpickle an index that was in memory only."""
+def image_index(image: object) -> Index:
+    """Open the bytes of a file; see `annidx.load`."""
     index = Index.__new__(Index)
     index._open_image(image)
     index._path = index._file_identity = index._metadata = None
+    return index
+
+
+def _load_same(place: str, identity: str) -> Index:
+    """Unpickle: map the file again, if it still holds the same index."""
+    open_place = fetched_index if is_url(place) else open_index
+    index = open_place(place, warm=False, lock=False)
+    if index._identity() != identity:
+        index.close()
+        raise FormatError(
+            f"{place}: holds another index than when it was pickled: expected identity {identity}"
+        )
     return index
 
 

@@ -1,4 +1,4 @@
-"""Owns how callers come from the path of a file to an index, and to the proof that it is sound.
+"""Owns how a file, its bytes or its URL become an index, and how a file is proved sound.
 
 What an opened index does is not known here.
 """
@@ -6,39 +6,49 @@ What an opened index does is not known here.
 from __future__ import annotations
 
 import os
-from typing import Literal, overload
+from typing import Any, Literal, TypeAlias, cast, overload
 
 from annidx import _core
 from annidx.follow import FollowingIndex
-from annidx.index import Index, Path, open_index
+from annidx.index import Index, Path, fetched_index, image_index, open_index
 from annidx.io import inputs
+from annidx.io.remote import fetched_file, is_url
+from annidx.io.streams import ReadableFile, read_whole
 
 __all__ = ["load", "verify"]
+
+# Where an index is opened from: a path or URL, the bytes of a file, or a binary file object.
+Source: TypeAlias = "Path | bytes | bytearray | memoryview | ReadableFile"
 
 
 @overload
 def load(
-    path: Path, warm: bool = False, lock: bool = False, *, follow: Literal[False] = False
+    path: Source, warm: bool = False, lock: bool = False, *, follow: Literal[False] = False
 ) -> Index: ...
 @overload
 def load(
     path: Path, warm: bool = False, lock: bool = False, *, follow: Literal[True]
 ) -> FollowingIndex: ...
 def load(
-    path: Path, warm: bool = False, lock: bool = False, *, follow: bool = False
+    path: Source, warm: bool = False, lock: bool = False, *, follow: bool = False
 ) -> Index | FollowingIndex:
     """Open a saved index by mapping its file.
 
     Parameters
     ----------
-    path : path
-        A file that `Index.save` or `Index.build` wrote.
+    path : path, URL, bytes or binary file object
+        A file that `Index.save` or `Index.build` wrote. A URL, such as "s3://bucket/name.annidx",
+        is fetched whole by fsspec into a cache folder ($ANNIDX_CACHE, or annidx in the user's cache
+        folder), unless that version of it is there already, and mapped from there. Bytes, or an
+        object that shows its memory, are an index in memory: read where they lie, which keeps them
+        alive, when they cannot change and begin at a multiple of 64; else copied once. A file
+        object is read to its end.
     warm : bool, default False
         Read the whole file into memory ahead of the first query.
     lock : bool, default False
-        Keep it there (mlock); may need a higher limit on locked memory.
+        Keep it there (mlock); may need a higher limit on locked memory. Files only.
     follow : bool, default False
-        When the file is replaced, go over to the new one, between two calls.
+        When the file is replaced, go over to the new one, between two calls. Paths only.
 
     Returns
     -------
@@ -49,22 +59,53 @@ def load(
     ------
     FormatError
         Not an annidx file, a damaged one, or one of a newer format.
+    ValueError
+        The argument is none of these; a URL, and fsspec or what it needs for the URL is not
+        installed; `follow` or `lock` of what is no file.
     OSError
-        The file cannot be opened, mapped or locked.
+        The file cannot be opened, mapped, locked or fetched.
 
     Notes
     -----
     Takes the same fraction of a millisecond for files of any size (unless `warm`); all processes
-    that map a file share its memory.
+    that map a file share its memory. The cache folder keeps the latest two files of a URL.
     """
-    where = inputs.file_path(path, "path")
     if follow:
-        return FollowingIndex(where, warm=warm, lock=lock)
-    return open_index(where, warm=bool(warm), lock=bool(lock))
+        return FollowingIndex(cast(Path, path), warm=warm, lock=lock)
+    if isinstance(path, str) and is_url(path):
+        return fetched_index(path, warm=bool(warm), lock=bool(lock))
+    if isinstance(path, (str, os.PathLike)):
+        return open_index(inputs.file_path(path, "path"), warm=bool(warm), lock=bool(lock))
+    if lock:
+        raise ValueError("lock: expected False for an index that is not mapped from a file")
+    return image_index(_image_of(path))
+
+
+def _image_of(source: Any) -> object:
+    """Give the bytes of an index: the argument's own, or those that it reads."""
+    try:
+        with memoryview(source) as view:
+            is_whole = view.c_contiguous
+    except TypeError:
+        if hasattr(source, "read"):
+            return read_whole(source, "path")
+        raise _no_source("a str, an os.PathLike, bytes or a binary file object", source) from None
+    if not is_whole:
+        raise _no_source("bytes that lie one after the other", source)
+    return source
+
+
+def _no_source(expected: str, source: object) -> ValueError:
+    return ValueError(f"path: expected {expected}, got {_core.described(source)}")
 
 
 def verify(path: Path) -> None:
     """Check every checksum and every invariant of a file.
+
+    Parameters
+    ----------
+    path : path
+        As for `load`; a URL is fetched.
 
     Raises
     ------
@@ -73,4 +114,6 @@ def verify(path: Path) -> None:
     OSError
         The file cannot be read.
     """
+    if isinstance(path, str) and is_url(path):
+        path = fetched_file(path)
     _core.verify_path(os.fsencode(inputs.file_path(path, "path")))

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp cimport bool as cbool
-from libcpp.memory cimport unique_ptr
+from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 cimport numpy as cnp
@@ -169,6 +169,9 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         string name
         uint64_t count
 
+    cppclass ByteSink:
+        pass
+
     cppclass OpenOptions "annidx::Index::OpenOptions":
         cbool warm
         cbool lock
@@ -180,7 +183,7 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         void build(const BuildOptions&) except +raise_py_error
         void clear() except +raise_py_error
         void save(const string&, const string&, const Image&, Monitor*) except +raise_py_error
-        Image to_bytes() except +raise_py_error
+        void write(ByteSink*, const string&, const Image&, Monitor*) except +raise_py_error
         string metadata() except +raise_py_error
         vector[NamedSet] named_sets() except +raise_py_error
         cbool read_set(const string&, SlotSet*) except +raise_py_error
@@ -226,9 +229,6 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
     unique_ptr[Index] open_index "annidx::Index::open"(
         const string&, const OpenOptions&
     ) except +raise_py_error
-    unique_ptr[Index] index_from_bytes "annidx::Index::from_bytes"(
-        const void*, uint64_t
-    ) except +raise_py_error
     void verify_file(const string&) except +raise_py_error
 
 
@@ -273,3 +273,17 @@ cdef extern from "monitor.h" namespace "annidx_binding" nogil:
         string message
 
     void describe_caught(Caught*)
+
+
+cdef extern from "buffers.h" namespace "annidx_binding":
+    cppclass HeldBuffer:
+        pass
+
+    int hold_buffer(object, shared_ptr[HeldBuffer]*) except -1
+
+    cppclass PythonSink(ByteSink):
+        PythonSink(cnp.PyObject*) except +raise_py_error
+
+
+cdef extern from "buffers.h" namespace "annidx_binding" nogil:
+    unique_ptr[Index] index_in(const shared_ptr[HeldBuffer]&) except +raise_py_error

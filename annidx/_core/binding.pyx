@@ -194,14 +194,13 @@ cdef class CoreIndex:
             core = open_index(where, options)
         self._adopt(move(core))
 
-    def _open_image(self, const unsigned char[::1] image not None):
+    def _open_image(self, image):
+        """Open the bytes of an object: where they lie, which keeps the object, or a copy."""
         cdef unique_ptr[Index] core
-        cdef unsigned char nothing = 0
-        cdef const void* start = &nothing
-        if image.shape[0] > 0:
-            start = &image[0]
+        cdef shared_ptr[HeldBuffer] buffer
+        hold_buffer(image, &buffer)
         with nogil:
-            core = index_from_bytes(start, <uint64_t>image.shape[0])
+            core = index_in(buffer)
         self._adopt(move(core))
 
     def _add(
@@ -290,16 +289,23 @@ cdef class CoreIndex:
         finally:
             self.gate.leave()
 
-    def _image(self):
-        """Return the whole file image as bytes."""
-        cdef Image image
+    def _write(self, write, bytes metadata not None, bytes sets, object progress):
+        """Hand the bytes of the file that `_save` writes to a callable, piece by piece."""
+        cdef string text = metadata
+        cdef Image named
+        if sets is not None:
+            named = _image_of(sets)
+        cdef unique_ptr[PythonSink] sink
+        sink.reset(new PythonSink(<PyObject*>write))
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
         cdef Index* core = self._enter_built()
         try:
+            if sets is None:
+                named = core.encoded_sets()
             with nogil:
-                image = core.to_bytes()
+                core.write(sink.get(), text, named, monitor.get())
         finally:
             self.gate.leave()
-        return PyBytes_FromStringAndSize(<const char*>image.data(), <Py_ssize_t>image.size())
 
     # -- named sets --------------------------------------------------------------------------
 

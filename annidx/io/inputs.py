@@ -20,6 +20,7 @@ import numpy.typing as npt
 from annidx import _core
 from annidx._core import described
 from annidx.io.containers import as_numbers, as_seen
+from annidx.io.remote import is_url
 
 # Converted bytes held at one time while a large input of another type is read.
 CHUNK_BYTES = 64 << 20
@@ -88,7 +89,7 @@ def one_of(value: object, name: str, choices: Iterable[str]) -> str:
 
 
 def file_path(path: object, name: str) -> str:
-    """Check a path: str or os.PathLike of str."""
+    """Check the path of a file of this machine: str or os.PathLike of str."""
     try:
         text = os.fspath(path)  # type: ignore[call-overload]
     except TypeError:
@@ -97,6 +98,8 @@ def file_path(path: object, name: str) -> str:
         raise ValueError(f"{name}: expected a str or os.PathLike, got {described(path)}")
     if not text or "\0" in text:
         raise ValueError(f"{name}: expected the name of a file, got {described(path)}")
+    if is_url(text):
+        raise ValueError(f"{name}: expected a file of this machine, got the URL {text!r}")
     return text
 
 

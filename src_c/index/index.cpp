@@ -47,6 +47,17 @@ class InFile final : public ImagePlace {
   AtomicFile file_;
 };
 
+// A file that appears under its name only when all was written.
+class FileSink final : public ByteSink {
+ public:
+  explicit FileSink(const std::string& path) : file_(path) {}
+  void append(const void* data, std::uint64_t bytes) override { file_.append(data, bytes); }
+  void commit() { file_.commit(); }
+
+ private:
+  AtomicFile file_;
+};
+
 [[noreturn]] void wrong_state(const std::string& message) {
   throw Error(ErrorCode::state, message);
 }
@@ -259,12 +270,18 @@ std::unique_ptr<Index> Index::open(const std::string& path, const OpenOptions& o
   return index;
 }
 
-std::unique_ptr<Index> Index::from_bytes(const void* image, std::uint64_t bytes) {
+std::unique_ptr<Index> Index::from_bytes(const void* image, std::uint64_t bytes,
+                                         std::shared_ptr<void> keeper) {
   auto index = std::make_unique<Index>(Metric::euclidean, Dtype::float32, 1);
   State& s = *index->state_;
   s.source.reset();
-  std::unique_ptr<Memory> memory = allocate_anonymous(std::max<std::uint64_t>(bytes, 1));
-  std::memcpy(memory->mutable_data(), image, bytes);
+  std::unique_ptr<Memory> memory;
+  if (keeper) {
+    memory = borrow(image, bytes, std::move(keeper));
+  } else {
+    memory = allocate_anonymous(std::max<std::uint64_t>(bytes, 1));
+    std::memcpy(memory->mutable_data(), image, bytes);
+  }
   s.adopt(std::move(memory), "bytes");
   s.metric = s.loaded->metric();
   s.dtype = s.loaded->dtype();
@@ -325,8 +342,8 @@ void write_image(const format::View& view, const std::string& metadata, const fo
 
 }  // namespace
 
-void Index::save(const std::string& path, const std::string& metadata,
-                 const std::vector<std::byte>& sets, Monitor* monitor) const {
+void Index::write(ByteSink* sink, const std::string& metadata, const std::vector<std::byte>& sets,
+                  Monitor* monitor) const {
   format::require_text(metadata);
   const LoadedImage& loaded = state_->built();
   std::unique_ptr<LoadedImage> tuned;
@@ -335,7 +352,6 @@ void Index::save(const std::string& path, const std::string& metadata,
                                           loaded.name());
   }
   const format::View& view = tuned ? tuned->view() : loaded.view();
-  AtomicFile file(path);
   constexpr std::uint64_t kPiece = std::uint64_t{16} << 20;
   const std::uint64_t end = format::body_end(view);
   std::uint64_t done = format::head_bytes(view);
@@ -343,7 +359,7 @@ void Index::save(const std::string& path, const std::string& metadata,
     const auto* from = static_cast<const std::byte*>(bytes);
     for (std::uint64_t at = 0; at < n; at += kPiece) {
       const std::uint64_t piece = std::min(kPiece, n - at);
-      file.append(from + at, piece);
+      sink->append(from + at, piece);
       done = std::min(end, done + piece);
       if (monitor) {
         monitor->poll();
@@ -351,25 +367,16 @@ void Index::save(const std::string& path, const std::string& metadata,
       }
     }
   });
-  file.commit();
 }
 
-std::vector<std::byte> Index::to_bytes() const {
-  const LoadedImage& loaded = state_->built();
-  std::unique_ptr<LoadedImage> tuned;
-  if (state_->is_tuned) {
-    tuned = std::make_unique<LoadedImage>(image_with_curve(loaded.view(), state_->curve),
-                                          loaded.name());
-  } else if (!state_->has_own_sets) {
-    return {loaded.view().image, loaded.view().image + loaded.view().image_bytes};
-  }
-  std::vector<std::byte> image;
-  write_image(tuned ? tuned->view() : loaded.view(), metadata(), state_->sets_section(),
-              [&](const void* bytes, std::uint64_t n) {
-                const auto* from = static_cast<const std::byte*>(bytes);
-                image.insert(image.end(), from, from + n);
-              });
-  return image;
+void Index::save(const std::string& path, const std::string& metadata,
+                 const std::vector<std::byte>& sets, Monitor* monitor) const {
+  // Before a file is made.
+  format::require_text(metadata);
+  state_->built();
+  FileSink file(path);
+  write(&file, metadata, sets, monitor);
+  file.commit();
 }
 
 std::string Index::metadata() const {

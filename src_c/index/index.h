@@ -103,6 +103,13 @@ struct IndexInfo {
   std::vector<SectionInfo> sections;
 };
 
+// Takes bytes one after the other.
+class ByteSink {
+ public:
+  virtual ~ByteSink() = default;
+  virtual void append(const void* data, std::uint64_t bytes) = 0;
+};
+
 class Index {
  public:
   // ---- filling -----------------------------------------------------------------------
@@ -134,14 +141,19 @@ class Index {
     bool lock = false;
   };
   static std::unique_ptr<Index> open(const std::string& path, const OpenOptions& options);
-  // From the bytes of an image (copied).
-  static std::unique_ptr<Index> from_bytes(const void* image, std::uint64_t bytes);
+  // From the bytes of an image: read where they lie as long as the index lives, with `keeper` to
+  // keep them there, which needs kImageAlignment; copied when that is null.
+  static constexpr std::uint64_t kImageAlignment = 64;
+  static std::unique_ptr<Index> from_bytes(const void* image, std::uint64_t bytes,
+                                           std::shared_ptr<void> keeper);
 
   // ---- saving ------------------------------------------------------------------------
   // Atomic. metadata: UTF-8 JSON, may be empty. sets: as encoded_sets makes them.
   void save(const std::string& path, const std::string& metadata,
             const std::vector<std::byte>& sets, Monitor* monitor) const;
-  std::vector<std::byte> to_bytes() const;
+  // The bytes of such a file, to where no file is.
+  void write(ByteSink* sink, const std::string& metadata, const std::vector<std::byte>& sets,
+             Monitor* monitor) const;
   std::string metadata() const;
 
   // ---- named sets --------------------------------------------------------------------

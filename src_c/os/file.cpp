@@ -151,6 +151,20 @@ class AnonymousMemory final : public Memory {
   void release(std::uint64_t, std::uint64_t) noexcept override {}
 };
 
+class BorrowedMemory final : public Memory {
+ public:
+  BorrowedMemory(const void* data, std::uint64_t bytes, std::shared_ptr<void> keeper)
+      : keeper_(std::move(keeper)) {
+    // Not writable_, so that nobody is given a way to write.
+    data_ = const_cast<std::byte*>(static_cast<const std::byte*>(data));
+    bytes_ = bytes;
+  }
+  void release(std::uint64_t, std::uint64_t) noexcept override {}
+
+ private:
+  std::shared_ptr<void> keeper_;
+};
+
 class WritableMapping final : public Memory {
  public:
   WritableMapping(int descriptor, std::uint64_t bytes, const std::string& path) {
@@ -454,6 +468,11 @@ FileStamp stamp_of(const std::string& path) {
 
 std::unique_ptr<Memory> allocate_anonymous(std::uint64_t bytes) {
   return std::make_unique<AnonymousMemory>(bytes);
+}
+
+std::unique_ptr<Memory> borrow(const void* data, std::uint64_t bytes,
+                               std::shared_ptr<void> keeper) {
+  return std::make_unique<BorrowedMemory>(data, bytes, std::move(keeper));
 }
 
 // O_NONBLOCK: opening a pipe must fail, not wait for its writer.

@@ -49,6 +49,9 @@ class Memory {
 // Zero-filled memory, 64-byte aligned or better, lazily committed. Throws Error(memory).
 std::unique_ptr<Memory> allocate_anonymous(std::uint64_t bytes);
 
+// Memory of someone else, read where it lies. `keeper` keeps it, and is let go with the last use.
+std::unique_ptr<Memory> borrow(const void* data, std::uint64_t bytes, std::shared_ptr<void> keeper);
+
 // A file mapped read-only and shared. Throws Error(io) with errno and path (also for a directory,
 // a pipe or an empty file's mapping: an empty file gives bytes() == 0 and data() == nullptr).
 // The descriptor is closed before the constructor returns.

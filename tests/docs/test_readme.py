@@ -92,6 +92,7 @@ def run_command(command: list[str], path: Path, snippet: Snippet) -> None:
 @pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.stem)
 def test_snippets_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANNIDX_CACHE", os.fspath(tmp_path / "cache"))
     names: dict[str, Any] = {"__name__": path.stem}
     for snippet in snippets_of(path):
         if snippet.language == "python":

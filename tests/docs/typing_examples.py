@@ -5,6 +5,8 @@ Not run: what they do is tested elsewhere.
 
 from __future__ import annotations
 
+import gzip
+import io
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +94,17 @@ def use(path: Path) -> dict[str, Any]:
     except annidx.StateError as error:
         runtime_error: RuntimeError = error
         raise runtime_error from None
+
+
+def keep_elsewhere(index: annidx.Index) -> annidx.Index:
+    image: bytes = index.to_bytes({"model": "a"})
+    file = io.BytesIO()
+    index.save(file)
+    with gzip.open("x.gz", "wb") as packed, open("x", "wb") as plain:
+        index.save(packed, progress=report)
+        index.save(plain)
+    with open("x", "rb") as plain:
+        annidx.load(plain)
+    annidx.load(bytearray(image), warm=True)
+    annidx.load(memoryview(image).toreadonly())
+    return annidx.load("s3://bucket/x.annidx")
