@@ -7,32 +7,87 @@ beyond what tells whether queries for one generation suit the next.
 
 from __future__ import annotations
 
+import collections
 import functools
+import logging
 import os
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from annidx import _core
+from annidx._core.types import Items
+from annidx._watcher import Watched, Watcher
 from annidx.errors import StateError
 from annidx.ids import TextIds
-from annidx.index import Index, Path, open_index
+from annidx.idset import IdSet, is_one_per_query
+from annidx.index import Found, Index, Path, open_index
 from annidx.io import inputs
+from annidx.liveset import LiveSet, LiveSetOwner, LiveSets, set_of
 
-__all__ = ["FollowingIndex"]
+__all__ = ["FollowingIndex", "RefusedFile", "Status"]
 
 # Seconds between two looks at the path. A look is one call of stat, about a microsecond.
-DEFAULT_INTERVAL: Final = 0.1
+DEFAULT_INTERVAL: Final = 1.0
+
+# A file that the system would not open is tried again after so many seconds, or an interval.
+RETRY_SECONDS: Final = 10.0
+
+# Refused files that `status` names: the latest.
+REFUSED_SHOWN: Final = 16
+
+log = logging.getLogger("annidx")
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Stamp = tuple[int, ...]
 _NO_FILE: Final[_Stamp] = ()
+
+
+class RefusedFile(TypedDict):
+    """A file that was found under the path and not taken over."""
+
+    path: str  # with symbolic links resolved
+    file_time: float  # when it was last written, in seconds since 1970
+    refused_at: float  # likewise
+    reason: str
+
+
+class Status(TypedDict):
+    """What `FollowingIndex.status` tells. Times are seconds since 1970."""
+
+    path: str  # as it is followed
+    real_path: str  # of the present file, with symbolic links resolved
+    identity: str  # of the present file's content
+    generation: int  # 1 for the first file, one more for each that took over
+    loaded_at: float
+    file_time: float  # when the present file was last written
+    reloads: int
+    refused: list[RefusedFile]  # the latest, oldest first
+    last_error: str | None  # why the file under the path is not the present one
+    queries: int  # answered by this process
+    background: bool  # whether a thread looks; otherwise the questions do
+
+
+class _Generation:
+    """An opened file and when it came."""
+
+    def __init__(self, index: Index, number: int, stamp: _Stamp) -> None:
+        self.index = index
+        self.number = number
+        self.stamp = stamp
+        self.loaded_at = time.time()
+
+
+class _StoppedError(Exception):
+    """Ends the check of a file when the index is closed meanwhile."""
 
 
 def _stamp_of(path: str) -> _Stamp:
@@ -42,6 +97,10 @@ def _stamp_of(path: str) -> _Stamp:
     except OSError:
         return _NO_FILE
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _time_of(stamp: _Stamp) -> float:
+    return stamp[3] / 1e9 if stamp else 0.0
 
 
 def _of_generation(
@@ -56,12 +115,29 @@ def _of_generation(
     return ask
 
 
-class FollowingIndex:
+def _query(
+    method: Callable[Concatenate[Index, _P], Found],
+) -> Callable[Concatenate[FollowingIndex, _P], Found]:
+    """Do so for a query: it is counted, and filters of older generations are understood."""
+
+    @functools.wraps(method)
+    def ask(self: FollowingIndex, /, *args: _P.args, **kwargs: _P.kwargs) -> Found:
+        generation = self.current
+        for name in ("allow", "deny"):
+            if kwargs.get(name) is not None:
+                kwargs[name] = self._fitting(generation, kwargs[name])
+        found = method(generation, *args, **kwargs)
+        self._queries.add(len(found[0]) if found[0].ndim > 1 else 1)
+        return found
+
+    return ask
+
+
+class FollowingIndex(Watched, LiveSetOwner):
     """An index that goes over to the new file when its file is replaced.
 
-    `annidx.load(path, follow=True)` makes it. It is asked like an `Index`. A question looks at the
-    path when the last look is older than the interval; if another file stands there, that file is
-    mapped and this question is the first to be answered from it. Questions under way in other
+    `annidx.load(path, follow=True)` makes it. It is asked like an `Index`. When another file stands
+    under the path, that file is mapped and answers from then on. Questions under way in other
     threads end on the file that they began with, which is unmapped with the last of them.
 
     Parameters
@@ -69,17 +145,42 @@ class FollowingIndex:
     path : path
         A file that `Index.save` or `Index.build` wrote, and will replace.
     warm, lock : bool, default False
-        As for `annidx.load`, for each file; the question that meets a new file waits for it.
-    interval : float, default 0.1
+        As for `annidx.load`, for each file.
+    interval : float, default 1.0
         Seconds between two looks at the path; `math.inf` to look only in `reload_if_changed`.
+    background : bool, default False
+        Look in a thread, so that an idle process goes over too and no question waits for a new
+        file. The thread ends with `close`, or with this object or the process. Without it a
+        question looks when the last look is older than the interval, and the first to meet a new
+        file opens it.
+    verify : bool, default False
+        Check every byte of each file before it takes over, the first one too.
+    on_reload : callable, optional
+        Called with the new generation, an `Index`, after it took over, in the thread that opened
+        it. What it raises is logged.
+
+    Raises
+    ------
+    ValueError
+        The interval is no number of seconds, or 0 in the background.
+    OSError, FormatError
+        As for `annidx.load`; with `verify` also for any damage.
 
     Notes
     -----
-    A new file that cannot be opened, is damaged, or holds another metric, dimension or kind of ids
-    does not take over: the present one stays, and a `RuntimeWarning` tells once for each such file.
+    A new file that is damaged, or holds another metric, dimension or kind of ids, or lacks a named
+    set that the present one has, does not take over: the present one stays, `status` and the log
+    name the file and the reason, and without `background` a `RuntimeWarning` tells once for each
+    such file. One that the system would not open is tried again later.
 
-    Safe from many threads at once and after `fork`, where each process follows for itself. It
-    pickles as its path. An `IdSet` belongs to one generation: make it from `current`, and ask that.
+    What happens goes to `logging.getLogger("annidx")`.
+
+    Filters by ids and names, and sets made by `idset` or taken from `sets`, mean the same in each
+    file. An `IdSet` that was made from an older file is looked up again by its ids, and keeps that
+    file mapped as long as it lives.
+
+    Safe from many threads at once and after `fork`, where each process follows for itself: with
+    `background` the child starts a thread of its own at once. It pickles as its path.
     """
 
     def __init__(
@@ -89,21 +190,38 @@ class FollowingIndex:
         warm: bool = False,
         lock: bool = False,
         interval: float = DEFAULT_INTERVAL,
+        background: bool = False,
+        verify: bool = False,
+        on_reload: Callable[[Index], object] | None = None,
     ) -> None:
         if isinstance(interval, str) or not float(interval) >= 0.0:
             raise ValueError(f"interval: expected seconds, 0 or more, got {interval!r}")
+        if background and float(interval) == 0.0:
+            raise ValueError("interval: expected more than 0 seconds in the background, got 0")
+        if on_reload is not None and not callable(on_reload):
+            raise ValueError(f"on_reload: expected a callable, got {_core.described(on_reload)}")
         self._interval = float(interval)
         self._warm = bool(warm)
         self._lock = bool(lock)
-        where = inputs.file_path(path, "path")
-        self._path = os.path.abspath(where)
-        # The stamp is older than what is opened: a file that comes in between is met again.
-        self._stamp = _stamp_of(self._path)
-        self._refused = self._stamp  # the last file that was found unfit
-        self._generation: Index | None = open_index(where, warm=self._warm, lock=self._lock)
-        self._next_look = time.monotonic() + self._interval
+        self._verify = bool(verify)
+        self._on_reload = on_reload
+        self._path = os.path.abspath(inputs.file_path(path, "path"))
+        self._queries = _core.Tally()
+        self._live_sets: weakref.WeakSet[LiveSet] = weakref.WeakSet()
+        self._adopted: weakref.WeakKeyDictionary[IdSet, LiveSet] = weakref.WeakKeyDictionary()
+        self._refused: collections.deque[RefusedFile] = collections.deque(maxlen=REFUSED_SHOWN)
+        self._last_error: str | None = None
+        self._failed: _Stamp | None = None  # the last file that did not take over
+        self._retry_at = 0.0  # when that one is tried again
+        self._watcher: Watcher | None = None
         self._turn = threading.Lock()  # held by the thread that looks or reloads
-        self._process = os.getpid()
+        # The stamp is older than what is opened: a file that comes in between is met again.
+        stamp = _stamp_of(self._path)
+        self._generation: _Generation | None = _Generation(self._opened(), 1, stamp)
+        self._next_look = time.monotonic() + self._interval
+        if background:
+            self._watcher = Watcher(self, self._interval)
+        _followers.add(self)
 
     # ---- generations -------------------------------------------------------------------------
 
@@ -114,9 +232,10 @@ class FollowingIndex:
         Stays what it is, and stays usable, as long as it is held: for several questions that must
         see one file.
         """
-        if time.monotonic() >= self._next_look:
+        watcher = self._watcher
+        if (watcher is None or not watcher.is_running) and time.monotonic() >= self._next_look:
             self._look()
-        return self._present()
+        return self._present().index
 
     def reload_if_changed(self) -> bool:
         """Look at the path now.
@@ -135,69 +254,243 @@ class FollowingIndex:
         StateError
             The index is closed.
         """
-        with self._own_turn():
-            self._present()
+        with self._turn:
             self._next_look = time.monotonic() + self._interval
             found = _stamp_of(self._path)
-            if found == self._stamp:
+            if found == self._present().stamp:
+                self._last_error = None
                 return False
-            self._take_over(found)
-            return True
+            try:
+                generation = self._take_over(found)
+            except _StoppedError:
+                raise StateError("the index is closed") from None
+            except (OSError, ValueError, MemoryError) as error:
+                self._note_failure(found, error)
+                raise
+        self._tell(generation)
+        return True
 
-    def _present(self) -> Index:
+    def status(self) -> Status:
+        """Tell which file answers, and what became of others.
+
+        Returns
+        -------
+        dict
+            Of the keys that `Status` names: "path", "real_path", "identity", "generation",
+            "loaded_at", "file_time", "reloads", "refused", "last_error", "queries", "background".
+            It can be written as JSON.
+
+        Raises
+        ------
+        StateError
+            The index is closed.
+        """
+        generation = self._present()
+        watcher = self._watcher
+        return {
+            "path": self._path,
+            "real_path": generation.index.path or self._path,
+            "identity": generation.index._identity(),
+            "generation": generation.number,
+            "loaded_at": generation.loaded_at,
+            "file_time": _time_of(generation.stamp),
+            "reloads": generation.number - 1,
+            "refused": list(self._refused),
+            "last_error": self._last_error,
+            "queries": self._queries.total(),
+            "background": watcher is not None and watcher.is_running,
+        }
+
+    def _present(self) -> _Generation:
         generation = self._generation
         if generation is None:
             raise StateError("the index is closed")
         return generation
 
-    def _own_turn(self) -> threading.Lock:
-        """Return the lock, a new one in the child of a fork: its holder may not exist there."""
-        if self._process != os.getpid():
-            self._turn = threading.Lock()
-            self._process = os.getpid()
-        return self._turn
+    def _begin_in_child(self) -> None:
+        """After a fork: who held the lock does not exist here, nor does the thread that looks."""
+        self._turn = threading.Lock()
+        if self._watcher is not None and self._generation is not None:
+            self._watcher = Watcher(self, self._interval)
+
+    def _watch(self) -> None:
+        try:
+            self._look()
+        except Exception:
+            log.exception("%s: looking for a new file failed", self._path)
 
     def _look(self) -> None:
-        """Take a new file over, unless another thread is at it. One that is unfit is a warning."""
-        turn = self._own_turn()
+        """Take a new file over, unless another thread is at it. One that is unfit is told."""
+        turn = self._turn
         if not turn.acquire(blocking=False):
             return
+        generation: _Generation | None = None
         try:
-            self._next_look = time.monotonic() + self._interval
+            now = time.monotonic()
+            self._next_look = now + self._interval
             found = _stamp_of(self._path)
-            if self._generation is not None and found not in (self._stamp, self._refused):
-                self._take_over(found)
+            present = self._generation
+            if present is None:
+                return
+            if found == present.stamp:
+                self._last_error = None
+            elif found != self._failed or now >= self._retry_at:
+                generation = self._take_over(found)
+        except _StoppedError:
+            return
         except (OSError, ValueError, MemoryError) as error:
-            message = f"{self._path}: the new file cannot be used, the old one stays: {error}"
-            warnings.warn(message, RuntimeWarning, stacklevel=4)
+            if self._note_failure(found, error) and self._watcher is None:
+                message = f"{self._path}: the new file cannot be used, the old one stays: {error}"
+                warnings.warn(message, RuntimeWarning, stacklevel=4)
         finally:
             turn.release()
+        if generation is not None:
+            self._tell(generation)
 
-    def _take_over(self, found: _Stamp) -> None:
-        """Map the file that has this stamp, or a later one. The caller has the turn."""
-        self._refused = found
-        after = open_index(self._path, warm=self._warm, lock=self._lock)
+    def _opened(self) -> Index:
+        """Open the file that the path leads to now, and check it if that was asked for."""
+        index = open_index(os.path.realpath(self._path), warm=self._warm, lock=self._lock)
         try:
-            _require_alike(self._present(), after)
-        except ValueError:
+            if self._verify:
+                index._verify(self._go_on)
+        except BaseException:
+            index.close()
+            raise
+        return index
+
+    def _go_on(self, _stage: str, _done: int, _total: int) -> None:
+        watcher = self._watcher
+        if watcher is not None and watcher.is_stopping:
+            raise _StoppedError
+
+    def _take_over(self, found: _Stamp) -> _Generation:
+        """Map the file that has this stamp, or a later one. The caller has the turn."""
+        present = self._present()
+        if found[:2] == present.stamp[:2]:
+            log.warning(
+                "%s: the file was changed in place while it is mapped; publish by renaming",
+                self._path,
+            )
+        after = self._opened()
+        try:
+            _require_alike(present.index, after)
+            for one in self._known_sets():
+                one.bits_in(after)
+        except BaseException:
             after.close()
             raise
-        self._stamp = found
+        generation = _Generation(after, present.number + 1, found)
+        self._failed = self._last_error = None
         # From here on questions go to the new generation. The old one ends with its last user.
-        self._generation = after
+        self._generation = generation
+        return generation
+
+    def _tell(self, generation: _Generation) -> None:
+        """Say that a file took over. The caller has let go of the turn."""
+        log.info(
+            "%s: generation %d took over: %s, identity %s",
+            self._path,
+            generation.number,
+            generation.index.path,
+            generation.index._identity(),
+        )
+        if self._on_reload is not None:
+            try:
+                self._on_reload(generation.index)
+            except Exception:
+                log.exception("%s: on_reload failed", self._path)
+
+    def _note_failure(self, found: _Stamp, error: Exception) -> bool:
+        """Keep why a file did not take over. Returns whether that is news."""
+        reason = str(error)
+        is_news = (found, reason) != (self._failed, self._last_error)
+        self._failed, self._last_error = found, reason
+        is_unfit = isinstance(error, ValueError)  # FormatError is one
+        self._retry_at = float("inf")
+        if not is_unfit:
+            self._retry_at = time.monotonic() + max(self._interval, RETRY_SECONDS)
+        if is_news:
+            log.warning("%s: the new file cannot be used, the old one stays: %s", self._path, error)
+            if is_unfit:
+                self._refused.append(
+                    {
+                        "path": os.path.realpath(self._path),
+                        "file_time": _time_of(found),
+                        "refused_at": time.time(),
+                        "reason": reason,
+                    }
+                )
+        return is_news
 
     def close(self) -> None:
-        """Release the present file; later calls raise `StateError`. Closing twice is no error."""
-        with self._own_turn():
+        """Release the present file; later calls raise `StateError`. Closing twice is no error.
+
+        A thread that looks in the background has ended when this returns.
+        """
+        if self._watcher is not None:
+            self._watcher.stop()
+        with self._turn:
             generation, self._generation = self._generation, None
         if generation is not None:
-            generation.close()
+            generation.index.close()
+
+    # ---- sets --------------------------------------------------------------------------------
+
+    def idset(self, items: Items) -> LiveSet:
+        """Prepare a set of items that goes along to each new file.
+
+        Parameters
+        ----------
+        items : ids, mask, name or IdSet
+            As for `annidx.IdSet`. Ids may be those of items that only a later file holds. A mask or
+            an `IdSet` stands for the ids that it means in the present file.
+
+        Returns
+        -------
+        LiveSet
+            A filter of any number of queries.
+
+        Raises
+        ------
+        ValueError, StateError
+            As for `annidx.IdSet`.
+        KeyError
+            The present file has no set of this name.
+        """
+        return set_of(self, items)
+
+    @property
+    def sets(self) -> LiveSets:
+        """The named sets of the present file, each looked up anew in the next: see `Index.sets`."""
+        return LiveSets(self)
+
+    def note_set(self, one: LiveSet) -> None:
+        """Know a set, to look it up in a new file before that takes over."""
+        self._live_sets.add(one)
+
+    def _known_sets(self) -> list[LiveSet]:
+        try:
+            return list(self._live_sets)
+        except RuntimeError:  # another thread has made one meanwhile
+            return self._known_sets()
+
+    def _fitting(self, generation: Index, filters: Any) -> Any:
+        """Replace each `IdSet` that another generation has made by one that knows this one."""
+        if isinstance(filters, (list, tuple)) and is_one_per_query(filters):
+            return [self._fitting(generation, one) for one in filters]
+        if not isinstance(filters, IdSet) or filters._fits(generation):
+            return filters
+        known = self._adopted.get(filters)
+        if known is None:
+            known = self._adopted[filters] = set_of(self, filters)
+        return known
 
     # ---- questions, to the present generation ------------------------------------------------
 
-    query = _of_generation(Index.query)
-    query_exact = _of_generation(Index.query_exact)
-    query_items = _of_generation(Index.query_items)
+    query = _query(Index.query)
+    query_exact = _query(Index.query_exact)
+    query_items = _query(Index.query_items)
+    query_like = _query(Index.query_like)
     get_vectors = _of_generation(Index.get_vectors)
     info = _of_generation(Index.info)
     verify = _of_generation(Index.verify)
@@ -223,14 +516,20 @@ class FollowingIndex:
         return self._path
 
     @property
+    def real_path(self) -> str:
+        """Path of the present file, with the symbolic links resolved that led to it."""
+        present = self.current
+        return present.path or self._path
+
+    @property
     def dim(self) -> int:
         """Dimension of the vectors (bits for hamming), the same for each file."""
-        return self._present().dim
+        return self._present().index.dim
 
     @property
     def metric(self) -> str:
         """Name of the metric, the same for each file."""
-        return self._present().metric
+        return self._present().index.metric
 
     @property
     def dtype(self) -> str:
@@ -257,14 +556,33 @@ class FollowingIndex:
 
     def __repr__(self) -> str:
         generation = self._generation
-        return f"FollowingIndex({'closed' if generation is None else generation!r})"
+        shown = "closed" if generation is None else repr(generation.index)
+        return f"FollowingIndex({shown})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._present()
         again = functools.partial(
-            FollowingIndex, self._path, warm=self._warm, lock=self._lock, interval=self._interval
+            FollowingIndex,
+            self._path,
+            warm=self._warm,
+            lock=self._lock,
+            interval=self._interval,
+            background=self._watcher is not None,
+            verify=self._verify,
+            on_reload=self._on_reload,
         )
         return again, ()
+
+
+_followers: weakref.WeakSet[FollowingIndex] = weakref.WeakSet()
+
+
+def _begin_in_child() -> None:
+    for follower in list(_followers):
+        follower._begin_in_child()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _require_alike(before: Index, after: Index) -> None:
@@ -276,3 +594,6 @@ def _require_alike(before: Index, after: Index) -> None:
     ):
         if old != new:
             raise ValueError(f"{after.path}: the new file has another {name}: {new!r}, not {old!r}")
+    lost = [name for name in before.sets if name not in after.sets]
+    if lost:
+        raise ValueError(f"{after.path}: the new file lacks the named set {lost[0]!r}")

@@ -54,7 +54,7 @@ class IdSet(_core.SlotBits):
         if not isinstance(present, _core.CoreIndex):
             raise ValueError(f"index: expected an Index, got {_core.described(index)}")
         if isinstance(items, (str, _core.SlotBits, Lookup)):
-            self._fill(present, _one_set(present, items, "items")._rows_in(present))
+            self._fill(present, resolve(present, items, "items")._rows_in(present))
         else:
             self._fill(present, _rows_of(present, items, "items"))
 
@@ -118,7 +118,7 @@ def named_bits(index: _core.CoreIndex, sets: Mapping[str, Items]) -> dict[str, _
     for name, items in sets.items():
         if not isinstance(name, str) or not _is_utf8(name):
             raise ValueError(f"sets: expected names that are text, got {_core.described(name)}")
-        found[name] = _one_set(index, items, f"sets[{name!r}]")
+        found[name] = resolve(index, items, f"sets[{name!r}]")
     return found
 
 
@@ -130,12 +130,18 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+def is_mask(items: object) -> bool:
+    """Tell a mask over rows from ids."""
+    if isinstance(items, (list, tuple)):
+        return bool(items) and isinstance(items[0], (bool, np.bool_))
+    return isinstance(items, np.ndarray) and items.dtype == np.bool_
+
+
 def _rows_of(index: _core.CoreIndex, items: object, name: str) -> npt.NDArray[np.int64]:
     """Resolve ids (unknown ones are -1) or a mask to rows."""
     items = plain_filter(items, name)
-    if isinstance(items, (list, tuple)) and items and isinstance(items[0], (bool, np.bool_)):
+    if is_mask(items):
         items = np.asarray(items)
-    if isinstance(items, np.ndarray) and items.dtype == np.bool_:
         if items.shape != (len(index),):
             raise ValueError(
                 f"{name}: expected a mask of shape ({len(index)},), one for each row, "
@@ -154,7 +160,8 @@ def find_rows(index: _core.CoreIndex, ids: object, name: str) -> npt.NDArray[np.
     return index._find_texts(batch.text, batch.offsets)
 
 
-def _one_set(index: _core.CoreIndex, items: Any, name: str) -> _core.SlotBits:
+def resolve(index: _core.CoreIndex, items: Any, name: str) -> _core.SlotBits:
+    """Find the items of an index that one filter means."""
     if isinstance(items, _core.SlotBits):
         return items
     if isinstance(items, Lookup):
@@ -173,7 +180,7 @@ def _one_set(index: _core.CoreIndex, items: Any, name: str) -> _core.SlotBits:
     return result
 
 
-def _is_one_per_query(items: object) -> bool:
+def is_one_per_query(items: object) -> bool:
     """Tell a list of filters from a list of ids, by its first element."""
     if isinstance(items, np.ndarray):
         return items.ndim == 2
@@ -201,21 +208,21 @@ def eligible_parts(
     Yields the queries of each part (at least one part) and its sets: None (no filter), one, or one
     for each query.
     """
-    allow_each = _is_one_per_query(allow)
-    deny_each = _is_one_per_query(deny)
+    allow_each = is_one_per_query(allow)
+    deny_each = is_one_per_query(deny)
     if allow_each:
         _check_length(allow, "allow", queries)
     if deny_each:
         _check_length(deny, "deny", queries)
     if not allow_each:
-        allow = None if allow is None else _one_set(index, allow, "allow")
+        allow = None if allow is None else resolve(index, allow, "allow")
     if not deny_each:
-        deny = None if deny is None else _one_set(index, deny, "deny")
+        deny = None if deny is None else resolve(index, deny, "deny")
     if not (allow_each or deny_each):
         shared = _combined(allow, deny)
         yield slice(0, queries), None if shared is None else [shared]
         return
-    everything = ~_one_set(index, [], "allow")
+    everything = ~resolve(index, [], "allow")
     step = max(1, _SETS_BYTES // (len(index) // 8 + 64))
     for first in range(0, max(queries, 1), step):
         part = range(first, min(queries, first + step))
@@ -224,9 +231,9 @@ def eligible_parts(
             allowed = allow[query] if allow_each else allow
             denied = deny[query] if deny_each else deny
             if allowed is not None:
-                allowed = _one_set(index, allowed, f"allow[{query}]")
+                allowed = resolve(index, allowed, f"allow[{query}]")
             if denied is not None:
-                denied = _one_set(index, denied, f"deny[{query}]")
+                denied = resolve(index, denied, f"deny[{query}]")
             one = _combined(allowed, denied)
             sets.append(everything if one is None else one)
         yield slice(part.start, part.stop), sets

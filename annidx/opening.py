@@ -6,10 +6,11 @@ What an opened index does is not known here.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, cast, overload
 
 from annidx import _core
-from annidx.follow import FollowingIndex
+from annidx.follow import DEFAULT_INTERVAL, FollowingIndex
 from annidx.index import Index, Path, fetched_index, image_index, open_index
 from annidx.io import inputs
 from annidx.io.remote import fetched_file, is_url
@@ -27,10 +28,26 @@ def load(
 ) -> Index: ...
 @overload
 def load(
-    path: Path, warm: bool = False, lock: bool = False, *, follow: Literal[True]
+    path: Path,
+    warm: bool = False,
+    lock: bool = False,
+    *,
+    follow: Literal[True],
+    interval: float = DEFAULT_INTERVAL,
+    background: bool = False,
+    verify: bool = False,
+    on_reload: Callable[[Index], object] | None = None,
 ) -> FollowingIndex: ...
 def load(
-    path: Source, warm: bool = False, lock: bool = False, *, follow: bool = False
+    path: Source,
+    warm: bool = False,
+    lock: bool = False,
+    *,
+    follow: bool = False,
+    interval: float | None = None,
+    background: bool = False,
+    verify: bool = False,
+    on_reload: Callable[[Index], object] | None = None,
 ) -> Index | FollowingIndex:
     """Open a saved index by mapping its file.
 
@@ -49,6 +66,15 @@ def load(
         Keep it there (mlock); may need a higher limit on locked memory. Files only.
     follow : bool, default False
         When the file is replaced, go over to the new one, between two calls. Paths only.
+    interval : float, default 1.0
+        Seconds between two looks for a new file (only with `follow`, as all below).
+    background : bool, default False
+        Look in a thread, which ends with `close`: an idle process goes over too, and no query
+        waits.
+    verify : bool, default False
+        Check every byte of each file before it answers.
+    on_reload : callable, optional
+        Called with each new generation, an `Index`, after it took over.
 
     Returns
     -------
@@ -61,17 +87,30 @@ def load(
         Not an annidx file, a damaged one, or one of a newer format.
     ValueError
         The argument is none of these; a URL, and fsspec or what it needs for the URL is not
-        installed; `follow` or `lock` of what is no file.
+        installed; `follow` or `lock` of what is no file; what belongs to `follow` without it.
     OSError
         The file cannot be opened, mapped, locked or fetched.
 
     Notes
     -----
-    Takes the same fraction of a millisecond for files of any size (unless `warm`); all processes
-    that map a file share its memory. The cache folder keeps the latest two files of a URL.
+    Takes the same fraction of a millisecond for files of any size (unless `warm` or `verify`); all
+    processes that map a file share its memory. The cache folder keeps the latest two files of a
+    URL.
     """
     if follow:
-        return FollowingIndex(cast(Path, path), warm=warm, lock=lock)
+        return FollowingIndex(
+            cast(Path, path),
+            warm=warm,
+            lock=lock,
+            interval=DEFAULT_INTERVAL if interval is None else interval,
+            background=background,
+            verify=verify,
+            on_reload=on_reload,
+        )
+    if interval is not None or background or verify or on_reload is not None:
+        raise ValueError(
+            "follow: expected True together with interval, background, verify or on_reload"
+        )
     if isinstance(path, str) and is_url(path):
         return fetched_index(path, warm=bool(warm), lock=bool(lock))
     if isinstance(path, (str, os.PathLike)):

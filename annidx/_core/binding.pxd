@@ -223,7 +223,7 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         cbool built()
         IdKind id_kind()
         IndexInfo info() except +raise_py_error
-        void verify() except +raise_py_error
+        void verify(Monitor*) except +raise_py_error
         double residency() except +raise_py_error
 
     unique_ptr[Index] open_index "annidx::Index::open"(

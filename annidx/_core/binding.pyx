@@ -76,6 +76,7 @@ cdef int raise_py_error() except *:
 
 include "arguments.pxi"
 include "slot_bits.pxi"
+include "tally.pxi"
 
 
 cdef unique_ptr[PythonMonitor] _monitor_for(object progress) except *:
@@ -955,10 +956,14 @@ cdef class CoreIndex:
         -----
         Reads the whole file once, without the GIL.
         """
+        self._verify(None)
+
+    def _verify(self, object progress):
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
         cdef Index* core = self._enter_built()
         try:
             with nogil:
-                core.verify()
+                core.verify(monitor.get())
         finally:
             self.gate.leave()
 

@@ -107,14 +107,22 @@ cdef class SlotBits:
         return self.bits.get().count()
 
     def __contains__(self, item):
-        if self.identity is None:
-            return False
-        cdef CoreIndex index = self.index
+        return self.identity is not None and self._holds(self.index, item)
+
+    def _fits(self, CoreIndex index not None):
+        """Whether this is a set of what the index holds."""
+        return self.identity == index._identity()
+
+    def _holds(self, CoreIndex index not None, item):
+        """Whether an id of the set's index is in it."""
+        index._check_set(self)
         cdef int64_t row = index._find_one(item)
         if row < 0:
             return False
         cdef Index* core = index._enter_built()
         try:
+            if self.bits.get().slot_count() != core.items():
+                return False
             return self.bits.get().contains(core.slot_of(<Row>row))
         finally:
             index.gate.leave()

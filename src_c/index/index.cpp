@@ -840,9 +840,15 @@ IndexInfo Index::info() const {
   return info;
 }
 
-void Index::verify() const {
+void Index::verify(Monitor* monitor) const {
   const LoadedImage& loaded = state_->built();
-  format::verify_deep(loaded.view(), loaded.name());
+  std::uint64_t done = 0;
+  format::verify_deep(loaded.view(), loaded.name(), [&](std::uint64_t, std::uint64_t bytes) {
+    if (!monitor) return;
+    done += bytes;
+    monitor->poll();
+    monitor->progress("verify", done, loaded.view().image_bytes);
+  });
 }
 
 double Index::residency() const {

@@ -218,7 +218,7 @@ class Index {
   bool built() const noexcept;
   IdKind id_kind() const noexcept;
   IndexInfo info() const;
-  void verify() const;  // Error(format) at the first damage
+  void verify(Monitor* monitor = nullptr) const;  // Error(format) at the first damage
   // Share of the mapped file in memory; 1 for an index in memory.
   double residency() const;
   const std::string& path() const noexcept;  // empty unless opened from or built into a file

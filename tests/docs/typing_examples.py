@@ -72,6 +72,21 @@ def ask(index: annidx.Index, v: npt.NDArray[np.float32]) -> npt.NDArray[np.float
     return distances
 
 
+def follow(path: Path, v: npt.NDArray[np.float32]) -> int:
+    def note(generation: annidx.Index) -> None:
+        print(generation.metadata)
+
+    with annidx.load(
+        path, follow=True, interval=0.5, background=True, verify=True, on_reload=note
+    ) as live:
+        heard = live.idset(["a", "b"]) | live.sets["old"]
+        ids, distances = live.query(v, k=5, allow="in_stock", deny=heard - live.idset(["c"]))
+        live.query_like(["a"], k=3, deny=~heard)
+        names: list[str] = [one["reason"] for one in live.status()["refused"]]
+        print(ids, distances, names, live.real_path, live.reload_if_changed())
+        return live.status()["generation"]
+
+
 def use(path: Path) -> dict[str, Any]:
     annidx.verify(path)
     with annidx.load(path, warm=True, lock=False) as index:

@@ -121,7 +121,7 @@ def _ask_sets(index: annidx.Index, outcome: Outcome) -> None:
         if found is not None:
             assert len(found) <= len(index)
             outcome.ask(lambda found=found: list(found))
-    outcome.ask(index._image)
+    outcome.ask(index.to_bytes)
 
 
 def _ask_items(index: annidx.Index, outcome: Outcome) -> None:
