@@ -113,6 +113,11 @@ class AnnoyIndex(_core.AnnoyCalls):
         self._is_verbose = False
         self._start_anew(dim)
 
+    @property
+    def f(self) -> int:
+        """Dimension of the vectors; for hamming the number of bits."""
+        return super().f
+
     # ---- filling and building ----------------------------------------------------------------
 
     def _start_anew(self, f: int) -> None:

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,12 @@ import numpy.typing as npt
 
 import annidx
 from annidx._terminal import ProgressBar, Style, can_print, human_bytes, human_seconds, table
+from annidx.explore.radio import playlist
 
 DATA = Path(__file__).parent / "data"
 TOUR_WORDS = ("guitar", "ocean", "laugh")
+RADIO_WORDS = ("jazz", "ocean")
+RADIO_LENGTH = 12
 PROCESSES = 4
 HELD_OUT = 1_000
 NEIGHBOURS = 10
@@ -33,6 +37,7 @@ NEIGHBOURS = 10
 _COLUMNS = 3
 _NAME_WIDTH = 19
 _MARGIN = "  "
+_RADIO_WIDTH = 74
 
 
 class UnknownWordError(ValueError):
@@ -83,6 +88,7 @@ def tour(out: TextIO, save: str | None = None, *, force: bool = False) -> None:
         with annidx.load(path) as index:
             _heading(out, style, "Ask it: the nearest neighbours of")
             _show_neighbours(out, style, index, TOUR_WORDS, 7)
+            _show_radio(out, style, index)
     _show_speed(out, style, data)
     show_next(out, save)
 
@@ -274,6 +280,17 @@ def _show_neighbours(
         print(file=out)
 
 
+def _show_radio(out: TextIO, style: Style, index: annidx.Index) -> None:
+    """Print a playlist from one word to another."""
+    first, last = RADIO_WORDS
+    _heading(out, style, f"A radio from {first} to {last}")
+    way = playlist(index, RADIO_WORDS, [], length=RADIO_LENGTH, diversity=0.3, allow=None, deny=[])
+    text = ", ".join([first, *way, last])
+    for line in textwrap.wrap(text, width=_RADIO_WIDTH, break_on_hyphens=False):
+        print(f"{_MARGIN * 2}{line}", file=out)
+    print(file=out)
+
+
 def _fit(out: TextIO, text: str, width: int) -> str:
     """Bring a text to a width: blanks behind it, or its end cut."""
     if len(text) > width:
@@ -351,6 +368,7 @@ def show_next(out: TextIO, save: str | None) -> None:
         *([] if save else [(f"annidx demo --save {kept}", "keep this index, and then")]),
         (f"annidx query {kept} --item guitar", "ask the file"),
         ("annidx build my.npy -o my.annidx --metric angular", "index your own vectors"),
+        (f"annidx explore {save or ''}".rstrip(), "look at it in a browser"),
     ]
     for command, why in steps:
         print(f"{_MARGIN * 2}{style(f'{command:<50}', 'cyan')} {why}", file=out)

@@ -63,6 +63,11 @@ class IdSet(_core.SlotBits):
         ids: list[Any] = ids_of(self.index, self._rows_in(self.index))
         return iter(ids)
 
+    @property
+    def index(self) -> _core.CoreIndex:
+        """The index that the set belongs to."""
+        return super().index
+
     def __repr__(self) -> str:
         return f"IdSet({len(self)} of {len(self.index)} items)"
 

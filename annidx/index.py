@@ -664,8 +664,28 @@ class Index(_core.CoreIndex):
     ) -> Found:
         """Find the true nearest neighbours by comparing with every item.
 
-        Takes the parameters of `query`, but for the effort, and returns the same shapes: what
-        `query` is to be compared with. Cost grows with the number of items.
+        What `query` is to be compared with.
+
+        Parameters
+        ----------
+        vectors, k, allow, deny, radius, n_jobs, packed
+            As for `query`, which says more of each: vectors of shape (dim,) or (m, dim); neighbours
+            wanted, default 10; items that may, or may not, be returned; the largest distance;
+            threads, default 1; whether the vectors are packed bits.
+
+        Returns
+        -------
+        ids, distances : ndarray
+            As `query` returns them: shapes (r,), or (m, k) for a batch; nearest first.
+
+        Raises
+        ------
+        ValueError, StateError, FormatError
+            As for `query`.
+
+        Notes
+        -----
+        Cost grows with the number of items. Safe from many threads.
         """
         return self._query_any(vectors, k, None, None, allow, deny, radius, n_jobs, packed, True)
 

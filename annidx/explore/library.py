@@ -69,7 +69,7 @@ class Generation:
         self.index = index
         self.number = number
         self.info = index.info()
-        self.sets: dict[str, annidx.IdSet] = dict(getattr(index, "sets", None) or {})
+        self.sets: dict[str, annidx.IdSet] = dict(index.sets)
         self._names = names
         self._ids = index.ids
         self.catalogue = _Once(lambda: Catalogue(map(str, index), names.get))

@@ -150,3 +150,17 @@ def test_mapped_memory_counts_the_file_alone(tmp_path: Path) -> None:
         assert path.stat().st_size <= sums["rss"] < path.stat().st_size + 65_536
         assert sums["pss"] <= sums["rss"]
     assert demo.mapped_memory(path) == {"rss": 0, "pss": 0}
+
+
+def test_the_radio_of_the_tour_is_a_playlist(tour: str) -> None:
+    told = re.search(r"A radio from jazz to ocean\n\n(.*?)\n\n", tour, re.S)
+    assert told is not None
+    words = " ".join(told[1].split()).split(", ")
+    assert words[0] == "jazz"
+    assert words[-1] == "ocean"
+    assert len(set(words)) == len(words) == demo.RADIO_LENGTH + 2
+    assert set(words) <= set(demo.load_words().words)
+
+
+def test_the_tour_ends_with_the_explorer(tour: str, saved: Path) -> None:
+    assert tour.rstrip().splitlines()[-1].split()[:3] == ["annidx", "explore", str(saved)]

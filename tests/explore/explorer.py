@@ -43,12 +43,14 @@ def texts(items: int) -> list[str]:
     return [*HOSTILE, *(f"item:{i}" for i in range(items - len(HOSTILE)))]
 
 
-def publish(path: Path, items: int = ITEMS, *, ids: list[str] | None = None, seed: int = 5) -> None:
+def publish(
+    path: Path, items: int = ITEMS, *, seed: int = 5, sets: dict[str, np.ndarray] | None = None
+) -> None:
     """Write or replace a file."""
     index = annidx.Index(DIM, "angular")
-    index.add_items(clustered(items, seed=seed), ids=texts(items) if ids is None else ids)
+    index.add_items(clustered(items, seed=seed), ids=texts(items))
     index.build(n_jobs=2)
-    index.save(path, metadata={"model": f"seed {seed}"})
+    index.save(path, metadata={"model": f"seed {seed}"}, sets=sets)
 
 
 @contextmanager

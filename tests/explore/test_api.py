@@ -226,16 +226,12 @@ def test_integer_ids_beyond_what_javascript_counts(tmp_path: Path) -> None:
             ask("near", 404, id=wrong)
 
 
-def test_filters_by_named_sets(
-    ask: Asker, index: annidx.Index, monkeypatch: pytest.MonkeyPatch, text_file: Path
-) -> None:
-    even = annidx.IdSet(index, np.arange(ITEMS) % 2 == 0)
-    low = annidx.IdSet(index, np.arange(ITEMS) < 1_000)
-    sets = property(lambda _: {"even": even, "low <b>": low})
-    monkeypatch.setattr(annidx.Index, "sets", sets, raising=False)
-    with annidx.load(text_file, follow=True) as followed:
+def test_filters_by_named_sets(sets_file: Path) -> None:
+    with annidx.load(sets_file, follow=True) as followed:
         filtered = Asker(Library(followed, {}))
-        assert filtered("about")["sets"] == {"even": len(even), "low <b>": len(low)}
+        index = followed.current
+        even, low = index.sets["even"], index.sets["low <b>"]
+        assert filtered("about")["sets"] == {"even": ITEMS // 2, "low <b>": 1_000}
         for only, without, wanted in (
             (["even"], [], even),
             (["even", "low <b>"], [], even & low),

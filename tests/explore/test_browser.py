@@ -293,6 +293,22 @@ def test_the_file_is_told(open_page: OpenPage, address: str, index: annidx.Index
     expect(page.locator("#sets")).to_be_hidden()
 
 
+def test_filters_by_the_sets_of_the_file(open_page: OpenPage, sets_file: Path) -> None:
+    with serving(str(sets_file)) as (where, _), annidx.load(sets_file) as index:
+        page = open_page(where + "#item=item%3A50")
+        expect(page.locator("#set-list li")).to_have_count(2)
+        even, low = index.sets["even"], index.sets["low <b>"]
+        page.locator("#set-list li", has_text="even").locator("select").select_option("only")
+        wanted = index.query_items("item:50", k=20, allow=even)[0].tolist()
+        expect(page.locator("#near-list .clip")).to_have_text(wanted)
+        page.locator("#set-list li", has_text="low <b>").locator("select").select_option("without")
+        wanted = index.query_items("item:50", k=20, allow=even - low)[0].tolist()
+        expect(page.locator("#near-list .clip")).to_have_text(wanted)
+        page.click("#seed")
+        expect(page.locator("#playlist li")).to_have_count(20)
+        assert all(one in even - low for one in page.locator("#playlist .clip").all_text_contents())
+
+
 # ---- trouble ----
 
 
