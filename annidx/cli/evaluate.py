@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
-import io
 import json
 import os
 import sys
@@ -13,6 +11,7 @@ from typing import Any
 import annidx
 from annidx._terminal import Style, table
 from annidx.cli.arguments import INPUTS, Command, add_index, add_jobs, add_key, positive, share
+from annidx.cli.plots import add_plot, new_figure, require_plottable, save_figure
 from annidx.cli.queries import read_queries
 
 _TARGETS = (0.8, 0.9, 0.95, 0.99, 0.999)
@@ -35,13 +34,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_jobs(parser)
     add("--json", action="store_true", help="a line of JSON for each target")
-    add("--plot", metavar="FILE", help="draw the curve, too: .png, .svg or .pdf; needs matplotlib")
-    add("--force", action="store_true", help="let --plot replace a file that exists")
+    add_plot(parser, "the curve, too")
 
 
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.plot is not None:
-        _require_plottable(arguments.plot, arguments.force)
+        require_plottable(arguments.plot, arguments.force)
     with annidx.load(arguments.index) as index:
         queries = read_queries(index, arguments.queries, arguments.key)
         rows = index.evaluate(queries, arguments.k, arguments.recall, n_jobs=arguments.jobs)
@@ -69,27 +67,10 @@ def _laid_out(rows: list[dict[str, Any]], style: Style) -> list[str]:
     return table(heads, cells, ">>>>>", style)
 
 
-def _require_plottable(path: str, force: bool) -> None:
-    """Refuse what cannot be drawn or written, before anything is measured."""
-    if os.path.splitext(path)[1] not in (".png", ".svg", ".pdf"):
-        raise ValueError(f"--plot: expected a name that ends in .png, .svg or .pdf, got {path!r}")
-    if os.path.exists(path) and not force:
-        raise FileExistsError(errno.EEXIST, "expected a new file (--force replaces this one)", path)
-    _figure_class()
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("--plot needs matplotlib: pip install matplotlib") from error
-    return Figure
-
-
 def _plot(rows: list[dict[str, Any]], path: str, title: str) -> None:
     """Draw recall against the time of a query; each point tells its target."""
     rows = sorted(rows, key=lambda row: row["target"])
-    figure = _figure_class()(figsize=(7, 4.5), layout="constrained")
+    figure = new_figure(7, 4.5)
     axes = figure.add_subplot()
     times = [row["microseconds"] for row in rows]
     axes.plot([row["recall"] for row in rows], times, marker="o", color="#1f5fa8")
@@ -109,10 +90,7 @@ def _plot(rows: list[dict[str, Any]], path: str, title: str) -> None:
     axes.set_xlabel(f"recall@{rows[0]['k']} measured (beside each point: the target)")
     axes.set_ylabel("microseconds a query, one a call")
     axes.grid(alpha=0.3)
-    image = io.BytesIO()
-    figure.savefig(image, format=os.path.splitext(path)[1][1:], dpi=150)
-    with open(path, "wb") as file:
-        file.write(image.getvalue())
+    save_figure(figure, path)
 
 
 COMMAND = Command("Measure recall and time with your own queries.", _add_arguments, _run)

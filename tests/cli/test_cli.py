@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import format_reader
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 import annidx
 from annidx import cli
+from annidx.cli import info
 
 COMMAND = [sys.executable, "-m", "annidx"]
 COUNT, DIM = 300, 8
@@ -447,6 +449,35 @@ def test_evaluate_draws_a_curve(run: Run, vectors: npt.NDArray[np.float32]) -> N
     assert run(line, "curve.png", "--force").code == 0
     done = run(line, "curve.txt")
     assert done.code == 1 and "expected a name that ends in .png, .svg or .pdf" in done.err
+
+
+def test_info_draws_leaves_and_lengths(run: Run, vectors: npt.NDArray[np.float32]) -> None:
+    pytest.importorskip("matplotlib")
+    build(run, vectors)
+    assert run("info index.annidx --plot leaves.svg").err == ""
+    drawn = Path("leaves.svg").read_text(encoding="utf-8")
+    assert "items of a leaf" in drawn and "length of a vector" in drawn
+    assert json.loads(run("info index.annidx --json --plot leaves.png").out)["items"] == COUNT
+    assert Path("leaves.png").read_bytes().startswith(b"\x89PNG")
+    done = run("info index.annidx --plot leaves.png")
+    assert done.code == 1 and "expected a new file" in done.err
+    np.save("bits.npy", vectors > 0)
+    assert run("build bits.npy -o bits.annidx --metric hamming").err == ""
+    assert run("info bits.annidx --plot bits.svg").err == ""
+    assert "bits set in a vector" in Path("bits.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("trees", [1, 3])
+def test_sizes_of_leaves_are_those_of_the_file(tmp_path: Path, trees: int) -> None:
+    index = annidx.Index(8, "euclidean")
+    index.add_items(np.random.default_rng(4).normal(size=(5_000, 8)))
+    index.build(n_trees=trees)
+    path = tmp_path / "trees.annidx"
+    index.save(path)
+    sizes = info.leaf_sizes(str(path), index.info()["sections"])
+    read = format_reader.read(path).leaves
+    assert sizes.tolist() == [len(leaf) for tree in read for leaf in tree]
+    assert sizes.sum() == 5_000 * trees and len(sizes) == index.info()["leaves"]
 
 
 def test_convert(run: Run, vectors: npt.NDArray[np.float32]) -> None:
