@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from annidx._version import __version__
 from annidx.annoy import AnnoyIndex
+from annidx.costs import estimate
 from annidx.errors import FormatError, StateError
 from annidx.idset import IdSet
 from annidx.index import Index
@@ -27,6 +28,7 @@ __all__ = [
     "Index",
     "StateError",
     "__version__",
+    "estimate",
     "load",
     "verify",
 ]

@@ -72,11 +72,17 @@ class _TqdmBar:
 
 
 class _PlainBar:
-    """One line a stage on stderr, for when tqdm is not installed."""
+    """One line a stage on stderr, for when tqdm is not installed.
+
+    On a terminal it is drawn anew as the work goes on; elsewhere it is written at the stage's end.
+    """
 
     def __init__(self) -> None:
         self._stage: str | None = None
+        self._line = ""
+        self._shown = ""
         self._drawn = 0.0
+        self._is_drawn = sys.stderr.isatty()
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Show where the work is, at most ten times a second."""
@@ -84,15 +90,20 @@ class _PlainBar:
         if stage != self._stage:
             self.close()
             self._stage = stage
-        elif done < total and now - self._drawn < _REDRAW_SECONDS:
-            return
-        self._drawn = now
+            self._drawn = 0.0
         share = 100 * done // total if total else 100
-        sys.stderr.write(f"\r{stage}: {share:3d} %")
-        sys.stderr.flush()
+        self._line = f"{stage}: {share:3d} %"
+        is_due = done >= total or now - self._drawn >= _REDRAW_SECONDS
+        # A stage of several rounds reports its end several times.
+        if self._is_drawn and is_due and self._line != self._shown:
+            sys.stderr.write(f"\r{self._line}")
+            sys.stderr.flush()
+            self._shown, self._drawn = self._line, now
 
     def close(self) -> None:
         """End the line of the present stage."""
         if self._stage is not None:
-            sys.stderr.write("\n")
+            sys.stderr.write("\n" if self._is_drawn else f"{self._line}\n")
+            sys.stderr.flush()
             self._stage = None
+            self._shown = ""

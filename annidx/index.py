@@ -77,7 +77,7 @@ class Index(_core.CoreIndex):
 
     def __init__(self, dim: int, metric: str, dtype: str | None = None) -> None:
         dim = inputs.whole_number(dim, "dim", 1, _MAX_DIM)
-        metric = inputs.one_of(metric, "metric", _core.METRICS)
+        metric = inputs.metric_name(metric, _core.METRICS)
         if dtype is None:
             dtype = "bits" if metric == "hamming" else "float32"
         dtype = inputs.one_of(dtype, "dtype", _core.DTYPES)

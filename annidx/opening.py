@@ -5,11 +5,13 @@ What an opened index does is not known here.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias, cast, overload
 
 from annidx import _core
+from annidx.errors import FormatError
 from annidx.follow import DEFAULT_INTERVAL, FollowingIndex
 from annidx.index import Index, Path, fetched_index, image_index, open_index
 from annidx.io import inputs
@@ -97,27 +99,28 @@ def load(
     processes that map a file share its memory. The cache folder keeps the latest two files of a
     URL.
     """
-    if follow:
-        return FollowingIndex(
-            cast(Path, path),
-            warm=warm,
-            lock=lock,
-            interval=DEFAULT_INTERVAL if interval is None else interval,
-            background=background,
-            verify=verify,
-            on_reload=on_reload,
-        )
-    if interval is not None or background or verify or on_reload is not None:
-        raise ValueError(
-            "follow: expected True together with interval, background, verify or on_reload"
-        )
-    if isinstance(path, str) and is_url(path):
-        return fetched_index(path, warm=bool(warm), lock=bool(lock))
-    if isinstance(path, (str, os.PathLike)):
-        return open_index(inputs.file_path(path, "path"), warm=bool(warm), lock=bool(lock))
-    if lock:
-        raise ValueError("lock: expected False for an index that is not mapped from a file")
-    return image_index(_image_of(path))
+    with _annoys_files_named(path):
+        if follow:
+            return FollowingIndex(
+                cast(Path, path),
+                warm=warm,
+                lock=lock,
+                interval=DEFAULT_INTERVAL if interval is None else interval,
+                background=background,
+                verify=verify,
+                on_reload=on_reload,
+            )
+        if interval is not None or background or verify or on_reload is not None:
+            raise ValueError(
+                "follow: expected True together with interval, background, verify or on_reload"
+            )
+        if isinstance(path, str) and is_url(path):
+            return fetched_index(path, warm=bool(warm), lock=bool(lock))
+        if isinstance(path, (str, os.PathLike)):
+            return open_index(inputs.file_path(path, "path"), warm=bool(warm), lock=bool(lock))
+        if lock:
+            raise ValueError("lock: expected False for an index that is not mapped from a file")
+        return image_index(_image_of(path))
 
 
 def _image_of(source: Any) -> object:
@@ -138,6 +141,31 @@ def _no_source(expected: str, source: object) -> ValueError:
     return ValueError(f"path: expected {expected}, got {_core.described(source)}")
 
 
+@contextlib.contextmanager
+def _annoys_files_named(path: object) -> Iterator[None]:
+    """Say of a file that Annoy seems to have written what opens it."""
+    try:
+        yield
+    except FormatError as error:
+        if not _looks_like_annoys(path):
+            raise
+        raise FormatError(
+            f"{error}; if Annoy wrote it, annidx.AnnoyIndex loads it and `annidx convert` makes an "
+            "annidx file of it"
+        ) from None
+
+
+def _looks_like_annoys(path: object) -> bool:
+    """Annoy's files have no mark; they begin with how many items the first node is: 1, or 0."""
+    if not isinstance(path, (str, os.PathLike)):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) in (b"\1\0\0\0", b"\0\0\0\0")
+    except OSError:
+        return False
+
+
 def verify(path: Path) -> None:
     """Check every checksum and every invariant of a file.
 
@@ -155,4 +183,5 @@ def verify(path: Path) -> None:
     """
     if isinstance(path, str) and is_url(path):
         path = fetched_file(path)
-    _core.verify_path(os.fsencode(inputs.file_path(path, "path")))
+    with _annoys_files_named(path):
+        _core.verify_path(os.fsencode(inputs.file_path(path, "path")))

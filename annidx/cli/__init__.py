@@ -28,6 +28,7 @@ from annidx.cli import (
     tune,
     verify,
 )
+from annidx.cli.output import about_file, report_error
 
 COMMANDS = {
     "demo": demo.COMMAND,
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyError as error:
         return _fail(f"the index has no item {error}", _FAILED)
     except OSError as error:
-        return _fail(_about_file(error), _FAILED)
+        return _fail(about_file(error), _FAILED)
     except MemoryError as error:
         return _fail(str(error) or "out of memory", _FAILED)
     except (ValueError, IndexError, RuntimeError, ImportError) as error:
@@ -85,13 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"annidx: error: {' '.join(message.split())}", file=sys.stderr)
+    report_error(message)
     return code
-
-
-def _about_file(error: OSError) -> str:
-    reason = error.strerror or str(error)
-    return f"{os.fspath(error.filename)}: {reason}" if error.filename else reason
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from annidx.io.inputs import metric_hint
 
 INPUTS = ".npy, .npz, .fvecs, .bvecs, .ivecs, .parquet, .hdf5, or text (CSV and the like)"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
@@ -72,6 +74,19 @@ def size(text: str) -> int:
     number, unit, binary = match.groups()
     base = 1024 if binary else 1000
     return int(float(number) * base ** " kmgt".index(unit.lower() or " "))
+
+
+def metric(names: Sequence[str]) -> Callable[[str], str]:
+    """Make the type of a metric's name, which says more of the names that others use."""
+
+    def read(text: str) -> str:
+        if text not in names:
+            hint = metric_hint(text, names)
+            shown = f"expected one of {', '.join(names)}, found {text!r}"
+            raise argparse.ArgumentTypeError(f"{shown}: {hint}" if hint else shown)
+        return text
+
+    return read
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from annidx.cli.arguments import (
     add_force,
     add_key,
     build_options,
+    metric,
     pair,
     size,
 )
@@ -32,7 +33,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("input", metavar="INPUT", help=f"vectors: {INPUTS}")
     add("-o", "--output", required=True, metavar="FILE", help="the index file to write")
-    add("--metric", required=True, choices=METRICS, help="what near means")
+    names = ", ".join(METRICS)
+    add("--metric", required=True, type=metric(METRICS), metavar="M", help=f"one of {names}")
     add("--dtype", choices=DTYPES, help="how vectors are kept (as the input has them)")
     add("--packed", action="store_true", help="hamming: each byte of the input is eight bits")
     add_key(parser)

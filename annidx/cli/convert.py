@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 
-from annidx.cli.arguments import Command, add_build_options, add_force, build_options, positive
+from annidx.cli.arguments import (
+    Command,
+    add_build_options,
+    add_force,
+    build_options,
+    metric,
+    positive,
+)
 from annidx.cli.output import progress_bar, report_built
 
 METRICS = ("angular", "euclidean", "manhattan", "dot", "hamming")
@@ -16,7 +23,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("input", metavar="OLD", help="a file that Annoy wrote")
     add("output", metavar="NEW", help="the index file to write")
     add("--dim", type=positive, required=True, metavar="N", help="dimension of its vectors")
-    add("--metric", choices=METRICS, required=True, help="the metric it was built with")
+    names = ", ".join(METRICS)
+    what = f"that it was built with: {names}"
+    add("--metric", type=metric(METRICS), required=True, metavar="M", help=what)
     add_build_options(parser)
     add_force(parser)
 

@@ -1,4 +1,4 @@
-"""Owns what several commands print: progress, what was built, a recall curve."""
+"""Owns what several commands print: errors, progress, what was built, a recall curve."""
 
 from __future__ import annotations
 
@@ -20,6 +20,17 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield bar.update
     finally:
         bar.clear()
+
+
+def report_error(message: str) -> None:
+    """Print an error as one line on stderr."""
+    print(f"annidx: error: {' '.join(message.split())}", file=sys.stderr)
+
+
+def about_file(error: OSError) -> str:
+    """Say what went wrong with which file."""
+    reason = error.strerror or str(error)
+    return f"{os.fspath(error.filename)}: {reason}" if error.filename else reason
 
 
 def report_built(path: str, count: int, start: float) -> None:

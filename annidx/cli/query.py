@@ -15,7 +15,7 @@ import annidx
 from annidx._terminal import Style, table
 from annidx.cli.arguments import INPUTS, Command, add_index, add_jobs, add_key, positive, share
 from annidx.cli.queries import ids_of, read_queries
-from annidx.io.readers import read_ids
+from annidx.io.readers import InputError, read_ids
 
 _BATCH = 1_024  # vectors of a query file that are answered at a time
 _Answer = tuple[int | str, list[Any], list[float]]  # what was asked, ids, distances
@@ -28,7 +28,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--item", nargs="+", metavar="ID", help="neighbours of these items")
     what.add_argument("--vectors", metavar="FILE", help=f"neighbours of vectors: {INPUTS}")
     add_key(parser)
-    add("-k", type=positive, default=10, help="neighbours of each (10)")
+    add("-k", type=_neighbours, default=10, help="neighbours of each (10); all, with --radius")
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--recall", type=share, metavar="R", help="target (that of the build)")
     effort.add_argument("--search-k", type=positive, metavar="N", help="candidates to inspect")
@@ -39,7 +39,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="a line of JSON for each query")
 
 
+def _neighbours(text: str) -> int | None:
+    return None if text == "all" else positive(text)
+
+
 def _run(arguments: argparse.Namespace) -> None:
+    if arguments.k is None and arguments.radius is None:
+        arguments.parser.error("argument -k: expected a number, all needs --radius")
     style = Style(sys.stdout)
     with annidx.load(arguments.index) as index:
         for number, (asked, ids, distances) in enumerate(_answers(index, arguments)):
@@ -82,7 +88,10 @@ def _search_options(index: annidx.Index, arguments: argparse.Namespace) -> dict[
     for name in ("allow", "deny"):
         path = getattr(arguments, name)
         if path is not None:
-            options[name] = annidx.IdSet(index, ids_of(index, read_ids(path), path))
+            ids = ids_of(index, read_ids(path), path)
+            options[name] = annidx.IdSet(index, ids)
+            if name == "allow" and ids and len(options[name]) == 0:
+                raise InputError(f"{path}: the index has none of these {len(ids):,} ids")
     return options
 
 

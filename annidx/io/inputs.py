@@ -6,6 +6,7 @@ must not call the core except to encode text, and it must not know the state of 
 
 from __future__ import annotations
 
+import difflib
 import errno
 import itertools
 import operator
@@ -86,6 +87,49 @@ def one_of(value: object, name: str, choices: Iterable[str]) -> str:
         known = ", ".join(f'"{choice}"' for choice in names)
         raise ValueError(f"{name}: expected one of {known}, got {described(value)}")
     return value
+
+
+# Names that other libraries have for metrics, letters and digits only, and what to say of them.
+_ELSEWHERE = {
+    "l2": 'did you mean "euclidean"? Its distances are not squared',
+    "sqeuclidean": 'did you mean "euclidean"? Its distances are not squared',
+    "l1": 'did you mean "manhattan"?',
+    "cityblock": 'did you mean "manhattan"?',
+    "taxicab": 'did you mean "manhattan"?',
+    "ip": 'did you mean "dot"?',
+    "innerproduct": 'did you mean "dot"?',
+    "dotproduct": 'did you mean "dot"?',
+    "maxinnerproduct": 'did you mean "dot"?',
+    "negdotprod": 'did you mean "dot"? It returns the inner product itself',
+    "cosinesimil": 'did you mean "cosine" (1 - cos)?',
+    "cosinesimilarity": 'did you mean "cosine" (1 - cos)?',
+    "cos": 'did you mean "cosine" (1 - cos)?',
+    "bithamming": 'did you mean "hamming"?',
+    "jaccard": 'there is none for sets; "hamming" compares bits',
+    "bitjaccard": 'there is none for sets; "hamming" compares bits',
+    "tanimoto": 'there is none for sets; "hamming" compares bits',
+}
+
+
+def metric_hint(value: str, names: Iterable[str]) -> str | None:
+    """Tell which metric a name that is none of them may have meant, or None."""
+    plain = "".join(letter for letter in value.lower() if letter.isalnum())
+    if plain in _ELSEWHERE:
+        return _ELSEWHERE[plain]
+    close = difflib.get_close_matches(plain, list(names), n=1)
+    return f'did you mean "{close[0]}"?' if close else None
+
+
+def metric_name(value: object, names: Iterable[str]) -> str:
+    """Check the name of a metric; for the names that others use, say what to take."""
+    known = list(names)
+    try:
+        return one_of(value, "metric", known)
+    except ValueError as error:
+        hint = metric_hint(value, known) if isinstance(value, str) else None
+        if hint is None:
+            raise
+        raise ValueError(f"{error}: {hint}") from None
 
 
 def file_path(path: object, name: str) -> str:

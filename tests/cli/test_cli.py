@@ -402,9 +402,47 @@ def test_verify(run: Run, vectors: npt.NDArray[np.float32]) -> None:
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
     Path("damaged.annidx").write_bytes(damaged)
-    done = run("verify index.annidx damaged.annidx")
-    assert done.code == 1
-    assert "damaged.annidx" in done.err
+    line = "verify damaged.annidx no-such-file index.annidx"
+    done = run(line)
+    assert (done.code, done.out) == (1, "index.annidx: sound\n")
+    first, second = done.err.splitlines()
+    assert first.startswith("annidx: error: 'damaged.annidx' is damaged: section")
+    assert second.startswith("annidx: error: no-such-file: ")
+    done = run(line + " --json")
+    assert (done.code, done.err) == (1, "")
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert [one["path"] for one in found] == ["damaged.annidx", "no-such-file", "index.annidx"]
+    assert [one["sound"] for one in found] == [False, False, True]
+    assert [f"annidx: error: {one['error']}" for one in found[:2]] == [first, second]
+    assert found[2]["error"] is None
+    assert run("verify index.annidx --json").code == 0
+
+
+def test_query_all_within_a_radius(run: Run, vectors: npt.NDArray[np.float32]) -> None:
+    build(run, vectors)
+    radius = float(np.sort(np.linalg.norm(vectors - vectors[3], axis=1))[40]) + 1e-3
+    (found,) = answers(run(f"query index.annidx --item 3 -k all --radius {radius} --json"))
+    assert sorted(found["ids"]) == sorted(neighbours(vectors, 3, 40))
+    (found,) = answers(run(f"query index.annidx --item 3 --radius {radius} --json"))
+    assert len(found["ids"]) == 10
+    done = run("query index.annidx --item 3 -k all")
+    assert done.code == 2 and "argument -k: expected a number, all needs --radius" in done.err
+
+
+def test_a_filter_that_knows_no_id_says_so(run: Run, vectors: npt.NDArray[np.float32]) -> None:
+    build(run, vectors)
+    Path("ids.txt").write_text("900\n901\n")
+    done = run("query index.annidx --item 3 --allow ids.txt")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == "annidx: error: ids.txt: the index has none of these 2 ids\n"
+    assert run("query index.annidx --item 3 --deny ids.txt").code == 0
+
+
+@pytest.mark.parametrize("command", ["build x.npy -o y.annidx", "convert x.ann y.annidx --dim 3"])
+def test_metrics_of_other_libraries_are_known(run: Run, command: str) -> None:
+    done = run(command + " --metric l2")
+    assert done.code == 2 and "found 'l2': did you mean \"euclidean\"?" in done.err
+    assert "expected one of angular, " in run(command + " --metric earthmover").err
 
 
 def test_tune(run: Run, vectors: npt.NDArray[np.float32]) -> None:

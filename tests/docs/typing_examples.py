@@ -89,6 +89,7 @@ def follow(path: Path, v: npt.NDArray[np.float32]) -> int:
 
 def use(path: Path) -> dict[str, Any]:
     annidx.verify(path)
+    cost: dict[str, Any] = annidx.estimate(10**6, 128, "angular", "int8", n_jobs=4)
     with annidx.load(path, warm=True, lock=False) as index:
         vectors = index.get_vectors([1, 2])
         index.get_vectors("a", packed=True).sum()
@@ -99,7 +100,9 @@ def use(path: Path) -> dict[str, Any]:
         share: float = index.residency()
         metadata: dict[str, Any] | None = index.metadata
         place: str | None = index.path
-        print(table, curve[0]["recall"], share, metadata, place, annidx.__version__.split("."))
+        print(
+            cost, table, curve[0]["recall"], share, metadata, place, annidx.__version__.split(".")
+        )
         index.close()
     try:
         return annidx.load(str(path)).info()
