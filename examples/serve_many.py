@@ -13,44 +13,26 @@ from pathlib import Path
 import numpy as np
 
 import annidx
+from annidx.follow import FollowingIndex
 
 DIM = 32
 
 
-class Server:
-    """Answers queries from the file that a path names at the time of the query."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._seen = os.stat(path)
-        self._index = annidx.load(path)
-
-    def answer(self, seed: int) -> tuple[int, int, str]:
-        """Answer one request; tell by which process and from which edition of the file."""
-        self._take_over_new_file()
-        query = np.random.default_rng(seed).normal(size=DIM).astype(np.float32)
-        ids, _ = self._index.query(query, k=1)
-        return os.getpid(), int(ids[0]), str((self._index.metadata or {})["edition"])
-
-    def _take_over_new_file(self) -> None:
-        """Open the file anew if the name stands for another one by now."""
-        now = os.stat(self._path)
-        if (now.st_ino, now.st_mtime_ns) != (self._seen.st_ino, self._seen.st_mtime_ns):
-            self._seen, self._index = now, annidx.load(self._path)
-
-
-_server: Server
+_live: FollowingIndex
 
 
 def start(path: Path) -> None:
-    """Open the file, once in each process."""
-    global _server
-    _server = Server(path)
+    """Open the file, once in each process, and look for another one before each question."""
+    global _live
+    _live = annidx.load(path, follow=True, interval=0.0)
 
 
 def answer(seed: int) -> tuple[int, int, str]:
-    """Hand one request to this process's server."""
-    return _server.answer(seed)
+    """Answer one request; tell by which process and from which edition of the file."""
+    index = _live.current  # one file for both questions
+    query = np.random.default_rng(seed).normal(size=DIM).astype(np.float32)
+    ids, _ = index.query(query, k=1)
+    return os.getpid(), int(ids[0]), str((index.metadata or {})["edition"])
 
 
 def publish(path: Path, edition: str, items: int) -> None:

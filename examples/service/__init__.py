@@ -1,0 +1,1 @@
+"""Owns an example of a whole service: recommendations from an index published every night."""
