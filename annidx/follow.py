@@ -491,6 +491,8 @@ class FollowingIndex(Watched, LiveSetOwner):
     query_exact = _query(Index.query_exact)
     query_items = _query(Index.query_items)
     query_like = _query(Index.query_like)
+    evaluate = _of_generation(Index.evaluate)
+    export = _of_generation(Index.export)
     get_vectors = _of_generation(Index.get_vectors)
     info = _of_generation(Index.info)
     verify = _of_generation(Index.verify)
