@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -78,6 +79,12 @@ def is_fresh(target: Path, made_from: Path) -> bool:
 class BuildExtension(build_ext):
     """Compiles those sources of an extension that changed, side by side."""
 
+    def initialize_options(self) -> None:
+        """Choose the compilers that kernels for several instruction sets can be written for."""
+        super().initialize_options()
+        if sys.platform == "win32":
+            self.compiler = "mingw32"  # whichever CC and CXX name; not Microsoft's
+
     def build_extensions(self) -> None:
         """Give each source to a compiler of its own."""
         self.require_compiler()
@@ -109,7 +116,8 @@ class BuildExtension(build_ext):
             raise SystemExit(
                 f"annidx: expected a C++17 compiler, found no program {command[0]!r}: install "
                 "GCC 9 or Clang 10 or newer (Debian: apt install g++, macOS: xcode-select "
-                "--install), or name yours in the environment variables CC and CXX"
+                "--install, Windows: pip install ziglang), or name yours in the environment "
+                "variables CC and CXX"
             )
 
 
@@ -123,6 +131,8 @@ extension = Extension(
         ("ANNIDX_VERSION", f'"{version()}"'),
         ("NPY_NO_DEPRECATED_API", "NPY_1_23_API_VERSION"),
         ("NPY_TARGET_VERSION", "NPY_1_23_API_VERSION"),
+        # Python's headers for Windows know what a pointer takes from Microsoft's compiler alone.
+        *([("MS_WIN64", None)] if sys.platform == "win32" else []),
     ],
     extra_compile_args=compiler_flags,
     extra_link_args=linker_flags,

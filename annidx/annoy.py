@@ -567,8 +567,9 @@ def _is_special(path: str) -> bool:
 
 
 def _has_our_magic(path: str) -> bool:
-    # A pipe must be refused when it is mapped, not waited for here.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    # A pipe must be refused when it is mapped, not waited for here. Windows has other flags.
+    flags = ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY", "O_NOINHERIT")
+    descriptor = os.open(path, sum(getattr(os, name, 0) for name in flags))
     try:
         return os.read(descriptor, len(_MAGIC)) == _MAGIC
     finally:

@@ -1069,6 +1069,7 @@ def note_fork():
     fork_epoch += 1
 
 
-os.register_at_fork(after_in_child=note_fork)
+if hasattr(os, "register_at_fork"):  # Windows knows no fork
+    os.register_at_fork(after_in_child=note_fork)
 
 include "annoy.pxi"

@@ -1,5 +1,6 @@
 // file.h owns the operating system: memory mapping, page advice, atomic replacement of a file.
-// The only OS #ifdefs of the core are in file.cpp. It must not know what the bytes mean.
+// Each system has its half, file_posix.cpp and file_windows.cpp, and #ifdefs of systems are in this
+// room alone. It must not know what the bytes mean.
 #pragma once
 
 #include <cstddef>

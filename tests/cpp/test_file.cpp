@@ -1,6 +1,6 @@
 // Tests of src_c/os/file: files are mapped, replaced in one step, refused with errno and path.
 // Build: g++ -std=c++17 -g -O1 -fsanitize=address,undefined -Isrc_c tests/cpp/test_file.cpp
-// src_c/os/file.cpp
+// src_c/os/*.cpp src_c/base/*.cpp
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>

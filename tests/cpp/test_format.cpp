@@ -1,7 +1,7 @@
 // Tests of src_c/format: images of many kinds are built, opened and verified; then truncated,
 // damaged byte by byte and planted with faults. Build: g++ -std=c++17 -g -O1
 // -fsanitize=address,undefined -ffp-contract=off -Isrc_c
-//   tests/cpp/test_format.cpp src_c/format/*.cpp src_c/{os/file,rows/metric}.cpp
+//   tests/cpp/test_format.cpp src_c/format/*.cpp src_c/os/*.cpp src_c/rows/metric.cpp
 //   src_c/kernels/*.cpp
 // Run: ./test_format [FOLDER]; with a folder, the images are written there and kept.
 #include <algorithm>

@@ -1,7 +1,7 @@
 // memory_file.h owns how fuzz inputs become files: one file in memory that each input replaces, and
 // mappings of it that are heap blocks of exactly the file's size, so that AddressSanitizer sees a
-// read past either end. file.cpp is compiled with mmap and munmap renamed to the two functions
-// here.
+// read past either end. file_posix.cpp is compiled with mmap and munmap renamed to the two
+// functions here.
 #pragma once
 
 #include <cstddef>

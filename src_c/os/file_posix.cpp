@@ -1,13 +1,15 @@
-// file.cpp owns every call to the operating system for files and memory, and with them the only
-// OS #ifdefs of the core. It must not know what the bytes mean, and it holds no algorithm.
+// file_posix.cpp owns the calls to Linux and macOS for files and memory. It must not know what the
+// bytes mean, and it holds no algorithm.
 //
 // Every failure is an Error(io) with errno and the path that the caller gave, except failed
 // allocations, which are Error(memory). Calls that a signal interrupts are repeated.
 
 #include "os/file.h"
 
+#if !defined(_WIN32)
+
 #if !defined(__linux__) && !defined(__APPLE__)
-#error "annidx supports Linux and macOS; port src_c/file.cpp (mapping, atomic rename) to this one"
+#error "annidx supports Linux, macOS and Windows; src_c/os/ needs a file for this system"
 #endif
 
 #include <dirent.h>
@@ -18,15 +20,15 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <climits>
 #include <cstdio>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
+#include "os/failure.h"
+#include "os/names.h"
 
 namespace annidx {
 namespace {
@@ -40,28 +42,9 @@ constexpr std::uint64_t kWriteBytes = std::uint64_t{1} << 30;
 constexpr std::uint64_t kReserveBytes = std::uint64_t{1} << 30;
 // One step of reading ahead.
 constexpr std::uint64_t kWarmBytes = std::uint64_t{16} << 20;
-// Bytes of the final name that go into a temporary name, well below any system's limit.
-constexpr std::size_t kNameBytes = 100;
-constexpr const char* kTemporaryEnd = ".tmp";
 constexpr mode_t kNewFileMode = 0666;  // less the umask
 constexpr int kMaxLinks = 40;
 constexpr int kMaxNameTries = 10000;
-
-std::string described(int os_errno) {
-  return std::generic_category().message(os_errno) + " (errno " + std::to_string(os_errno) + ")";
-}
-
-[[noreturn]] void fail(const char* action, const std::string& path, int os_errno) {
-  throw Error(os_errno, path,
-              std::string("cannot ") + action + " '" + path + "': " + described(os_errno));
-}
-
-[[noreturn]] void fail_because(const char* action, const std::string& path, int os_errno,
-                               const char* reason) {
-  throw Error(os_errno, path,
-              std::string("cannot ") + action + " '" + path + "': " + reason + " (errno " +
-                  std::to_string(os_errno) + ")");
-}
 
 // Repeats a call that returns -1 with EINTR.
 template <class Call>
@@ -151,20 +134,6 @@ class AnonymousMemory final : public Memory {
   void release(std::uint64_t, std::uint64_t) noexcept override {}
 };
 
-class BorrowedMemory final : public Memory {
- public:
-  BorrowedMemory(const void* data, std::uint64_t bytes, std::shared_ptr<void> keeper)
-      : keeper_(std::move(keeper)) {
-    // Not writable_, so that nobody is given a way to write.
-    data_ = const_cast<std::byte*>(static_cast<const std::byte*>(data));
-    bytes_ = bytes;
-  }
-  void release(std::uint64_t, std::uint64_t) noexcept override {}
-
- private:
-  std::shared_ptr<void> keeper_;
-};
-
 class WritableMapping final : public Memory {
  public:
   WritableMapping(int descriptor, std::uint64_t bytes, const std::string& path) {
@@ -187,10 +156,6 @@ std::string folder_of(const std::string& path) {
   const std::size_t slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-std::string name_of(const std::string& path) {
-  return path.substr(path.rfind('/') + 1);  // npos + 1 is 0
 }
 
 std::string read_link(const std::string& link, const std::string& given_path) {
@@ -217,45 +182,9 @@ std::string resolve_destination(const std::string& path) {
     }
     const std::string target = read_link(resolved, path);
     const bool absolute = !target.empty() && target[0] == '/';
-    resolved = absolute ? target : folder_of(resolved) + "/" + target;
+    resolved = absolute ? target : beside(resolved, target);
   }
   fail("write", path, ELOOP);
-}
-
-// At most kNameBytes of a name, cut between UTF-8 characters: some systems refuse broken ones.
-std::string shortened(std::string name) {
-  if (name.size() <= kNameBytes) return name;
-  std::size_t end = kNameBytes;
-  while (end > 0 && (static_cast<unsigned char>(name[end]) & 0xC0u) == 0x80u) --end;
-  name.resize(end);
-  return name;
-}
-
-// What the names of all temporary files of a destination start with.
-std::string temporary_prefix(const std::string& destination) {
-  return "." + shortened(name_of(destination)) + ".";
-}
-
-std::string next_temporary_path(const std::string& destination) {
-  static std::atomic<std::uint64_t> counter{0};
-  return folder_of(destination) + "/" + temporary_prefix(destination) + std::to_string(::getpid()) +
-         "." + std::to_string(counter.fetch_add(1)) + kTemporaryEnd;
-}
-
-// Whether `name` is prefix, number, ".", number, kTemporaryEnd.
-bool is_temporary_name(const std::string& name, const std::string& prefix) {
-  const std::string end = kTemporaryEnd;
-  if (name.size() <= prefix.size() + end.size() || name.compare(0, prefix.size(), prefix) != 0 ||
-      name.compare(name.size() - end.size(), end.size(), end) != 0) {
-    return false;
-  }
-  const std::string numbers = name.substr(prefix.size(), name.size() - prefix.size() - end.size());
-  const std::size_t dot = numbers.find('.');
-  const auto is_number = [](const std::string& text) {
-    return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
-  };
-  return dot != std::string::npos && is_number(numbers.substr(0, dot)) &&
-         is_number(numbers.substr(dot + 1));
 }
 
 // A temporary file is locked as long as its maker lives, whatever ends it: who gets the lock knows
@@ -289,7 +218,8 @@ void remove_leftovers(const std::string& destination) {
   if (listing == nullptr) return;
   std::vector<std::string> found;
   while (const dirent* entry = ::readdir(listing)) {
-    if (is_temporary_name(entry->d_name, prefix)) found.push_back(folder + "/" + entry->d_name);
+    if (is_temporary_name(entry->d_name, prefix))
+      found.push_back(beside(destination, entry->d_name));
   }
   ::closedir(listing);
   for (const std::string& path : found) remove_if_leftover(path);
@@ -320,7 +250,7 @@ bool can_give_names(const std::string& destination) {
   const Descriptor trial(open_nameless(folder_of(destination)));
   if (trial.get() < 0) return false;
   lock_file(trial.get());
-  const std::string path = next_temporary_path(destination);
+  const std::string path = next_temporary_path(destination, ::getpid());
   if (give_name(trial.get(), path) != 0) return false;
   ::unlink(path.c_str());
   return true;
@@ -329,7 +259,7 @@ bool can_give_names(const std::string& destination) {
 // A new file of a temporary name, locked where that is possible. -1 and errno on failure.
 int open_temporary(const std::string& destination, std::string* path) {
   for (int tries = 0; tries < kMaxNameTries; ++tries) {
-    *path = next_temporary_path(destination);
+    *path = next_temporary_path(destination, ::getpid());
     Descriptor file(uninterrupted([&] {
       return ::open(path->c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, kNewFileMode);
     }));
@@ -470,11 +400,6 @@ std::unique_ptr<Memory> allocate_anonymous(std::uint64_t bytes) {
   return std::make_unique<AnonymousMemory>(bytes);
 }
 
-std::unique_ptr<Memory> borrow(const void* data, std::uint64_t bytes,
-                               std::shared_ptr<void> keeper) {
-  return std::make_unique<BorrowedMemory>(data, bytes, std::move(keeper));
-}
-
 // O_NONBLOCK: opening a pipe must fail, not wait for its writer.
 MappedFile::MappedFile(const std::string& path) : path_(path) {
   const Descriptor file(
@@ -597,7 +522,7 @@ void AtomicFile::commit() {
 // A name cannot be given in the place of another file: the new one needs its own for a moment.
 void AtomicFile::name_temporary() {
   for (int tries = 0; temporary_path_.empty() && tries < kMaxNameTries; ++tries) {
-    const std::string path = next_temporary_path(destination_);
+    const std::string path = next_temporary_path(destination_, ::getpid());
     if (give_name(descriptor_, path) == 0) {
       temporary_path_ = path;
     } else if (errno != EEXIST) {
@@ -625,3 +550,5 @@ std::uint64_t resident_file_bytes() noexcept {
 }
 
 }  // namespace annidx
+
+#endif
