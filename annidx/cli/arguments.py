@@ -12,8 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from annidx.io.inputs import metric_hint
+from annidx.io.readers import FORMATS
+from annidx.io.source import STANDARD_INPUT
+from annidx.io.table import Selection
 
-INPUTS = ".npy, .npz, .fvecs, .bvecs, .ivecs, .parquet, .hdf5, or text (CSV and the like)"
+INPUTS = "a file of any format that annidx build reads, or - for standard input"
+IDS = "text, CSV or JSON lines, an id a line; .npy, .parquet or .feather of ids alone"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?", re.IGNORECASE)
 
 
@@ -105,11 +109,29 @@ def add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", metavar="INDEX", help="an index file")
 
 
-def add_key(parser: argparse.ArgumentParser) -> None:
-    """Add which of a file's arrays or columns is read."""
-    parser.add_argument(
-        "--key", metavar="NAME", help="the array of an .npz or .hdf5, the column of a .parquet"
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    """Add which part of a file of vectors is read, and what the file is."""
+    add = parser.add_argument
+    add("--key", metavar="NAME", help="the array of an .npz or .hdf5")
+    add("--vector-column", metavar="NAME", help="the column of lists, where there are several")
+    add(
+        "--format",
+        choices=sorted(FORMATS),
+        metavar="FORMAT",
+        help=f"of standard input, or of a file whose name does not say so: {', '.join(FORMATS)}",
     )
+
+
+def selection(arguments: argparse.Namespace) -> Selection:
+    """Give what `add_selection` read, and the column of ids where a command has that."""
+    id_column = getattr(arguments, "id_column", None)
+    return Selection(arguments.key, arguments.vector_column, id_column, arguments.format)
+
+
+def require_one_standard_input(arguments: argparse.Namespace, *paths: str | None) -> None:
+    """Refuse a command line in which two arguments are standard input."""
+    if paths.count(STANDARD_INPUT) > 1:
+        arguments.parser.error("standard input (-) can be read once")
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:

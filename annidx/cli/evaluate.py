@@ -10,7 +10,16 @@ from typing import Any
 
 import annidx
 from annidx._terminal import Style, table
-from annidx.cli.arguments import INPUTS, Command, add_index, add_jobs, add_key, positive, share
+from annidx.cli.arguments import (
+    INPUTS,
+    Command,
+    add_index,
+    add_jobs,
+    add_selection,
+    positive,
+    selection,
+    share,
+)
 from annidx.cli.plots import add_plot, new_figure, require_plottable, save_figure
 from annidx.cli.queries import read_queries
 
@@ -21,7 +30,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_index(parser)
     add("--queries", required=True, metavar="FILE", help=f"typical queries: {INPUTS}")
-    add_key(parser)
+    add_selection(parser)
     add("-k", type=positive, default=10, help="neighbours that recall counts (10)")
     shown = " ".join(f"{target:g}" for target in _TARGETS)
     add(
@@ -41,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.plot is not None:
         require_plottable(arguments.plot, arguments.force)
     with annidx.load(arguments.index) as index:
-        queries = read_queries(index, arguments.queries, arguments.key)
+        queries = read_queries(index, arguments.queries, selection(arguments))
         rows = index.evaluate(queries, arguments.k, arguments.recall, n_jobs=arguments.jobs)
         title = f"{os.path.basename(arguments.index)}: {len(index):,} x {index.dim}, {index.metric}"
     if arguments.json:

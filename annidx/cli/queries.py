@@ -8,12 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 import annidx
-from annidx.io.readers import Ids, InputError, ids_from_text, read_table
+from annidx.io.readers import read_table
+from annidx.io.source import InputError
+from annidx.io.table import EVERYTHING, Ids, Selection, ids_from_text
 
 
-def read_queries(index: annidx.Index, path: str, key: str | None = None) -> npt.NDArray[Any]:
+def read_queries(
+    index: annidx.Index, path: str, wanted: Selection = EVERYTHING
+) -> npt.NDArray[Any]:
     """Read vectors that fit an index; packed bits are recognised by their number."""
-    vectors = read_table(path, key).vectors
+    vectors = read_table(path, wanted).vectors
     columns = vectors.shape[1]
     if index.metric == "hamming" and columns == (index.dim + 7) // 8 < index.dim:
         if vectors.dtype != np.uint8:

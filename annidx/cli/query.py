@@ -13,9 +13,21 @@ import numpy.typing as npt
 
 import annidx
 from annidx._terminal import Style, table
-from annidx.cli.arguments import INPUTS, Command, add_index, add_jobs, add_key, positive, share
+from annidx.cli.arguments import (
+    IDS,
+    INPUTS,
+    Command,
+    add_index,
+    add_jobs,
+    add_selection,
+    positive,
+    require_one_standard_input,
+    selection,
+    share,
+)
 from annidx.cli.queries import ids_of, read_queries
-from annidx.io.readers import InputError, read_ids
+from annidx.io.readers import read_ids
+from annidx.io.source import InputError
 
 _BATCH = 1_024  # vectors of a query file that are answered at a time
 _Answer = tuple[int | str, list[Any], list[float]]  # what was asked, ids, distances
@@ -27,13 +39,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--item", nargs="+", metavar="ID", help="neighbours of these items")
     what.add_argument("--vectors", metavar="FILE", help=f"neighbours of vectors: {INPUTS}")
-    add_key(parser)
+    add_selection(parser)
     add("-k", type=_neighbours, default=10, help="neighbours of each (10); all, with --radius")
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument("--recall", type=share, metavar="R", help="target (that of the build)")
     effort.add_argument("--search-k", type=positive, metavar="N", help="candidates to inspect")
     add("--radius", type=float, metavar="D", help="only items at this distance or nearer")
-    add("--allow", metavar="FILE", help="ids that may be returned: text or .npy")
+    add("--allow", metavar="FILE", help=f"ids that may be returned: {IDS}")
     add("--deny", metavar="FILE", help="ids that may not be returned")
     add_jobs(parser)
     add("--json", action="store_true", help="a line of JSON for each query")
@@ -46,6 +58,7 @@ def _neighbours(text: str) -> int | None:
 def _run(arguments: argparse.Namespace) -> None:
     if arguments.k is None and arguments.radius is None:
         arguments.parser.error("argument -k: expected a number, all needs --radius")
+    require_one_standard_input(arguments, arguments.vectors, arguments.allow, arguments.deny)
     style = Style(sys.stdout)
     with annidx.load(arguments.index) as index:
         for number, (asked, ids, distances) in enumerate(_answers(index, arguments)):
@@ -70,7 +83,7 @@ def _answers(index: annidx.Index, arguments: argparse.Namespace) -> Iterator[_An
         ask: Callable[..., Any] = index.query_items
         queries: Any = asked
     else:
-        queries = read_queries(index, arguments.vectors, arguments.key)
+        queries = read_queries(index, arguments.vectors, selection(arguments))
         asked = range(len(queries))
         ask = index.query
     for start in range(0, len(asked), _BATCH):

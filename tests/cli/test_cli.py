@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import format_reader
 import numpy as np
 import numpy.typing as npt
 import pytest
+from running import Done, Run, assert_one_line
 
 import annidx
 from annidx import cli
@@ -25,32 +25,6 @@ from annidx.cli import info
 COMMAND = [sys.executable, "-m", "annidx"]
 COUNT, DIM = 300, 8
 NAMES = [f"track:{i}" for i in range(COUNT)]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
-    """Run a command line in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(line: str, *more: str) -> Done:
-        capsys.readouterr()
-        code = cli.main([*line.split(), *more])
-        caught = capsys.readouterr()
-        return Done(code, caught.out, caught.err)
-
-    return call
 
 
 @pytest.fixture
@@ -592,21 +566,13 @@ FAILURES = {
     "query index.annidx --item 100000": "no item 100000",
     "query index.annidx --item one": "--item: 'one' is no id",
     "query index.annidx --vectors narrow.npy": "narrow.npy: 3 dimensions, the index has 8",
-    "query index.annidx --item 1 --allow words.csv": "words.csv: 'one,1,1' is no id",
+    "query index.annidx --item 1 --allow words.csv": "words.csv, line 1: expected one id, found 3",
     "query . --item 1": "directory",
     "info vectors.npy": "vectors.npy",
     "verify vectors.npy": "vectors.npy",
     "tune index.annidx --queries missing.npy": "missing.npy: No such file",
     "convert three.txt new.annidx --dim 3 --metric angular": "three.txt",
 }
-
-
-def assert_one_line(done: Done, code: int) -> None:
-    """An error is one line on stderr that opens with the program's name, and nothing else."""
-    assert done.code == code
-    assert done.out == ""
-    assert done.err.startswith("annidx: error: ") and done.err.count("\n") == 1
-    assert "Traceback" not in done.err
 
 
 @pytest.mark.parametrize("line", USAGE)
