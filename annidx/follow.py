@@ -493,6 +493,7 @@ class FollowingIndex(Watched, LiveSetOwner):
     query_like = _query(Index.query_like)
     evaluate = _of_generation(Index.evaluate)
     export = _of_generation(Index.export)
+    knn_graph = _of_generation(Index.knn_graph)
     get_vectors = _of_generation(Index.get_vectors)
     info = _of_generation(Index.info)
     verify = _of_generation(Index.verify)

@@ -21,6 +21,7 @@ from annidx._core.types import Filter, Id, Ids, Items
 from annidx._progress import Progress, reporter
 from annidx.errors import FormatError, StateError
 from annidx.evaluation import evaluate
+from annidx.graph import GraphFace
 from annidx.ids import TextIds
 from annidx.idset import NamedSets, eligible_parts, find_rows, named_bits
 from annidx.io import inputs
@@ -38,7 +39,7 @@ _MAX_DIM = 65535
 _Self = TypeVar("_Self", bound="Index")
 
 
-class Index(_core.CoreIndex):
+class Index(GraphFace):
     """An approximate nearest-neighbour index of vectors.
 
     It is filled with `add_items`, built once with `build`, and then only asked: directly, or after

@@ -176,6 +176,9 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         cbool warm
         cbool lock
 
+    cppclass KnnGraph:
+        void answer(Row, uint64_t, int64_t*, double*, Monitor*) except +raise_py_error
+
     cppclass Index:
         Index(Metric, Dtype, uint32_t) except +raise_py_error
         void add(const void*, InputType, uint64_t, const AddedIds&, cbool) except +raise_py_error
@@ -205,6 +208,7 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         void query_rows_within(
             const Row*, uint64_t, cbool, const QueryOptions&, Answer*
         ) except +raise_py_error
+        unique_ptr[KnnGraph] knn_graph(const QueryOptions&, cbool) except +raise_py_error
         double distance(Row, Row) except +raise_py_error
         void vectors(const Row*, uint64_t, void*) except +raise_py_error
         void stored_vectors(const Row*, uint64_t, void*) except +raise_py_error

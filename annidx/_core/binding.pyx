@@ -706,6 +706,24 @@ cdef class CoreIndex:
         finally:
             self.gate.leave()
 
+    def _knn_graph(self, object k, bint include_self, object recall, int n_jobs, object progress):
+        """Find the neighbours of all items, which the `FoundGraph` returned tells."""
+        cdef QueryOptions options
+        _read_options(&options, k, recall, None, None)
+        options.n_jobs = n_jobs
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
+        options.monitor = monitor.get()
+        cdef FoundGraph found = FoundGraph.__new__(FoundGraph)
+        found.index = self
+        found.k = options.k
+        cdef Index* core = self._enter_built()
+        try:
+            with nogil:
+                found.graph = core.knn_graph(options, include_self)
+            return found
+        finally:
+            self.gate.leave()
+
     cdef tuple _found_of(self, Index* core, const Answer* answer):
         cdef cnp.npy_intp count = <cnp.npy_intp>answer.ids.size()
         ids = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_INT64)
@@ -1036,6 +1054,35 @@ cdef dict _point_of(CurveRow row):
         "rerank": row.rerank,
         "exact": row.exact,
     }
+
+
+cdef class FoundGraph:
+    """The neighbours of all items of an index."""
+
+    cdef CoreIndex index
+    cdef unique_ptr[KnnGraph] graph
+    cdef uint32_t k
+
+    def answer(self, uint32_t first, uint64_t count, object progress):
+        """Return rows (int64) and distances (float64) of these items, both of shape (count, k).
+
+        Missing places are at the end: -1 and NaN.
+        """
+        cdef cnp.npy_intp shape[2]
+        shape[0] = <cnp.npy_intp>count
+        shape[1] = self.k
+        rows = cnp.PyArray_SimpleNew(2, shape, cnp.NPY_INT64)
+        distances = cnp.PyArray_SimpleNew(2, shape, cnp.NPY_FLOAT64)
+        cdef int64_t* row = <int64_t*>cnp.PyArray_DATA(rows)
+        cdef double* distance = <double*>cnp.PyArray_DATA(distances)
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
+        self.index._enter_built()
+        try:
+            with nogil:
+                self.graph.get().answer(first, count, row, distance, monitor.get())
+            return rows, distances
+        finally:
+            self.index.gate.leave()
 
 
 cdef str _text_from(string_view text):

@@ -54,12 +54,12 @@ def write_export(index: Exported, path: str, *, packed: bool, force: bool) -> No
         raise FileExistsError(
             errno.EEXIST, "expected a new file (force=True or --force replaces this one)", path
         )
-    with _complete_or_not_at_all(path) as unfinished:
+    with complete_or_not_at_all(path) as unfinished:
         writers[ending](index, unfinished, packed)
 
 
 @contextlib.contextmanager
-def _complete_or_not_at_all(path: str) -> Iterator[str]:
+def complete_or_not_at_all(path: str) -> Iterator[str]:
     """Give a name beside the path; what is written there takes the path's place at the end."""
     destination = os.path.realpath(path)
     folder, name = os.path.split(destination)

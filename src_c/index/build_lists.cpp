@@ -187,10 +187,9 @@ void Build::make_lists() {
   if (plan_.kept_lists) {
     lists = mended_lists(input);
   } else {
-    lists.resize(items_ * params_.neighbour_count);
     PageKeepingMonitor monitor(plan_.monitor, [this] { keep_image_small(); });
-    find_neighbours(input, params_.neighbour_count, list_effort(), plan_.n_threads, &monitor,
-                    lists.data());
+    lists =
+        find_neighbours(input, params_.neighbour_count, list_effort(), plan_.n_threads, &monitor);
   }
   auto* out = section<std::uint8_t>(Section::neighbours);
   for (std::size_t i = 0; i < lists.size(); ++i) {

@@ -20,6 +20,7 @@
 #include "rows/vectors.h"
 #include "search/calibrate.h"
 #include "search/curve.h"
+#include "search/item_graph.h"
 #include "search/loaded.h"
 #include "search/searcher.h"
 
@@ -551,14 +552,6 @@ void require_row(Row row, const LoadedImage& loaded) {
                                            std::to_string(loaded.items()));
 }
 
-// An item as a query: only a damaged file holds one that is not finite.
-void require_finite_item(const std::byte* values, std::uint32_t dim, Row row) {
-  const auto* floats = static_cast<const float*>(static_cast<const void*>(values));
-  if (kernels().first_nonfinite(floats, dim) == dim) return;
-  throw Error(ErrorCode::format, "the index is damaged: section 'vectors', row " +
-                                     std::to_string(row) + ": expected finite numbers");
-}
-
 Setting choose_setting(const std::vector<format::CurvePoint>& curve, const LoadedImage& loaded,
                        const QueryOptions& options) {
   const double recall = options.recall > 0.0
@@ -603,13 +596,10 @@ void ask(const BatchQuery& batch, const void* queries, std::uint64_t n, std::uin
   });
 }
 
-void ask_rows(const BatchQuery& batch, const Row* rows, std::uint64_t n, const Index& index) {
-  const std::uint32_t dim = batch.loaded().dim();
-  const bool floats = batch.loaded().metric() != Metric::hamming;
-  for_each_query(n, batch.options(), [&](std::uint64_t i, Searcher* searcher) {
-    std::vector<std::byte> values(index.query_bytes());
-    index.vectors(rows + i, 1, values.data());
-    if (floats) require_finite_item(values.data(), dim, rows[i]);
+void ask_rows(const BatchQuery& batch, const std::vector<Slot>& slots) {
+  for_each_query(slots.size(), batch.options(), [&](std::uint64_t i, Searcher* searcher) {
+    std::vector<std::byte> values;
+    item_as_query(batch.loaded().search(), slots[i], &values);
     batch.run(i, values.data(), searcher);
   });
 }
@@ -659,7 +649,7 @@ void Index::query_rows(const Row* rows, std::uint64_t n, bool include_self,
   const QueryOptions resolved = about_items(options, slots, include_self);
   const Take take = into_places(loaded, options.k, ids, distances);
   const Setting setting = choose_setting(state_->curve, loaded, options);
-  ask_rows({loaded, resolved, setting, false, take}, rows, n, *this);
+  ask_rows({loaded, resolved, setting, false, take}, slots);
 }
 
 void Index::query_rows_within(const Row* rows, std::uint64_t n, bool include_self,
@@ -668,7 +658,38 @@ void Index::query_rows_within(const Row* rows, std::uint64_t n, bool include_sel
   const std::vector<Slot> slots = slots_of(loaded, rows, n);
   const QueryOptions resolved = about_items(options, slots, include_self);
   const Take take = into_answers(loaded, answers);
-  ask_rows({loaded, resolved, {}, true, take}, rows, n, *this);
+  ask_rows({loaded, resolved, {}, true, take}, slots);
+}
+
+struct KnnGraph::State {
+  ItemGraph graph;
+  std::uint64_t items, k;
+};
+
+KnnGraph::KnnGraph(std::unique_ptr<State> state) : state_(std::move(state)) {}
+KnnGraph::~KnnGraph() = default;
+
+void KnnGraph::answer(Row first, std::uint64_t n, std::int64_t* rows, double* distances,
+                      Monitor* monitor) const {
+  if (first > state_->items || n > state_->items - first) {
+    throw Error(ErrorCode::out_of_range, "rows " + std::to_string(first) + " to " +
+                                             std::to_string(first + n) + ": expected at most " +
+                                             std::to_string(state_->items));
+  }
+  state_->graph.answer(first, n, rows, distances, monitor);
+}
+
+std::unique_ptr<KnnGraph> Index::knn_graph(const QueryOptions& options, bool include_self) const {
+  const LoadedImage& loaded = state_->built();
+  GraphRequest request;
+  request.k = options.k;
+  request.include_self = include_self;
+  request.recall = options.recall > 0.0 ? options.recall
+                                        : static_cast<double>(loaded.view().params.default_recall);
+  request.n_threads = thread_count(options.n_jobs);
+  return std::unique_ptr<KnnGraph>(
+      new KnnGraph(std::unique_ptr<KnnGraph::State>(new KnnGraph::State{
+          {loaded.search(), state_->curve, request, options.monitor}, loaded.items(), options.k})));
 }
 
 double Index::distance(Row a, Row b) const {
@@ -691,22 +712,8 @@ double Index::distance(Row a, Row b) const {
 void Index::vectors(const Row* rows, std::uint64_t n, void* out) const {
   const LoadedImage& loaded = state_->built();
   const std::uint64_t bytes = query_bytes();
-  const float scale = loaded.search().value_scale;
   for (std::uint64_t i = 0; i < n; ++i) {
-    const std::byte* stored = loaded.stored(loaded.slot_of(rows[i]));
-    std::byte* place = static_cast<std::byte*>(out) + i * bytes;
-    if (state_->metric == Metric::hamming) {
-      std::memcpy(place, stored, bytes);
-      continue;
-    }
-    auto* values = static_cast<float*>(static_cast<void*>(place));
-    decode_row(state_->dtype, stored, state_->dim, values);
-    if (scale == 1.0f) continue;
-    // The scale is rounded up: the largest values of all may not fit once more.
-    constexpr float kLargest = std::numeric_limits<float>::max();
-    for (std::uint32_t j = 0; j < state_->dim; ++j) {
-      values[j] = std::clamp(values[j] * scale, -kLargest, kLargest);
-    }
+    item_values(loaded.search(), loaded.slot_of(rows[i]), static_cast<std::byte*>(out) + i * bytes);
   }
 }
 

@@ -110,6 +110,22 @@ class ByteSink {
   virtual void append(const void* data, std::uint64_t bytes) = 0;
 };
 
+// The neighbours of all items, found; ends before its index does.
+class KnnGraph {
+ public:
+  ~KnnGraph();
+  // Of the n items from row `first` on, k places each: rows and distances, nearest first; missing
+  // places get -1 and NaN. From many threads at once.
+  void answer(Row first, std::uint64_t n, std::int64_t* rows, double* distances,
+              Monitor* monitor) const;
+
+ private:
+  friend class Index;
+  struct State;
+  explicit KnnGraph(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
 class Index {
  public:
   // ---- filling -----------------------------------------------------------------------
@@ -187,6 +203,9 @@ class Index {
                   std::int64_t* ids, double* distances) const;
   void query_rows_within(const Row* rows, std::uint64_t n, bool include_self,
                          const QueryOptions& options, Answer* answers) const;
+  // All items as queries. k of the options, at least 1, counts the item itself if that is included;
+  // of the other options recall, n_jobs and monitor are read.
+  std::unique_ptr<KnnGraph> knn_graph(const QueryOptions& options, bool include_self) const;
   // Distance as queries return it, between two items.
   double distance(Row a, Row b) const;
 

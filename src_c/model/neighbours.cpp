@@ -8,6 +8,8 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "base/tuning.h"
@@ -23,6 +25,8 @@ constexpr std::size_t kMostRows = 1024;
 constexpr std::uint32_t kMostBlocks = kMostRows / kBlockPoints;
 // Neighbours and theirs that a block's points meet at most: lists of 128 name 4,096 points.
 constexpr std::size_t kMostVotes = 8192;
+// Rows compared with all points in one pass over these.
+constexpr std::uint64_t kTrueRows = 128;
 
 // Counts how often slots are named: a hash table that a block's neighbours and theirs fit in. Once
 // it is full no new slot gets in.
@@ -65,13 +69,24 @@ class Votes {
   unsigned shift_ = 32;
 };
 
-class GraphBuild {
- public:
-  GraphBuild(const GraphInput& input, std::uint32_t degree, const GraphEffort& effort,
-             unsigned n_threads, Monitor* monitor)
-      : input_(input), degree_(degree), effort_(effort), n_threads_(n_threads), monitor_(monitor) {}
+}  // namespace
 
-  void run(Slot* lists);
+class NeighbourFinder::Work {
+ public:
+  Work(const GraphInput& input, std::uint32_t degree, const GraphEffort& effort, unsigned n_threads,
+       Monitor* monitor)
+      : input_(input),
+        degree_(degree),
+        effort_(effort),
+        n_threads_(std::max(n_threads, 1u)),
+        monitor_(monitor),
+        lists_(input.count * degree),
+        workers_(n_threads_) {}
+
+  void compare_near();
+  void join_all();
+  std::vector<Slot>& lists() { return lists_; }
+  std::vector<Slot> true_lists(const std::vector<Slot>& slots, std::uint32_t degree) const;
 
  private:
   // Part of a leaf: at most kMostBlocks blocks.
@@ -79,7 +94,7 @@ class GraphBuild {
     std::uint32_t leaf, first_block, last_block;
   };
   struct Worker {
-    explicit Worker(const GraphBuild& build)
+    explicit Worker(const Work& build)
         : points(build.points_, kMostRows),
           blocks(build.centroids_, kMostBlocks),
           point_columns(build.points_),
@@ -106,6 +121,10 @@ class GraphBuild {
     std::vector<Slot> chosen;
   };
 
+  Worker* worker(unsigned number) {
+    if (!workers_[number]) workers_[number] = std::make_unique<Worker>(*this);
+    return workers_[number].get();
+  }
   void count_blocks();
   void describe_points();
   void count_ones();
@@ -155,9 +174,11 @@ class GraphBuild {
   std::vector<RowScalars> centroid_scalars_, leaf_scalars_;
   std::vector<Slot> reversed_;              // join_degree() a slot
   std::vector<std::uint32_t> near_leaves_;  // kNoRow where there are no more
+  std::vector<Slot> lists_, joined_;
+  std::vector<std::unique_ptr<Worker>> workers_;
 };
 
-void GraphBuild::count_blocks() {
+void NeighbourFinder::Work::count_blocks() {
   for (std::uint32_t leaf = 0; leaf < input_.leaf_count; ++leaf) {
     leaf_blocks_.push_back(static_cast<std::uint32_t>(block_first_.size()));
     for (std::uint64_t slot = input_.leaf_first[leaf]; slot < input_.leaf_first[leaf + 1];
@@ -178,7 +199,7 @@ void GraphBuild::count_blocks() {
   }
 }
 
-void GraphBuild::describe_points() {
+void NeighbourFinder::Work::describe_points() {
   points_.rows = input_.rows;
   points_.stride = input_.row_stride;
   points_.dim = input_.dim;
@@ -201,7 +222,7 @@ void GraphBuild::describe_points() {
 }
 
 // Differing bits are squared distances of zeros and ones.
-void GraphBuild::count_ones() {
+void NeighbourFinder::Work::count_ones() {
   bit_scalars_.resize(input_.count);
   const std::size_t bytes = (input_.dim + 7) / 8;
   const std::vector<std::uint8_t> zeros(bytes);
@@ -215,8 +236,8 @@ void GraphBuild::count_ones() {
 
 // A mean as a row of the points' kind; bits as signed bytes, and bytes of absolute differences
 // unsigned.
-void GraphBuild::quantize(const float* mean, std::uint8_t* row, RowScalars* scalars,
-                          float* offset) const {
+void NeighbourFinder::Work::quantize(const float* mean, std::uint8_t* row, RowScalars* scalars,
+                                     float* offset) const {
   const std::uint32_t dim = input_.dim;
   const bool is_unsigned = points_.offsets != nullptr;
   const float largest = kernels().max_abs(mean, dim);
@@ -232,7 +253,7 @@ void GraphBuild::quantize(const float* mean, std::uint8_t* row, RowScalars* scal
 }
 
 // A row's values as they stand in means: those of products with their factor.
-void GraphBuild::decode(Slot slot, float* values) const {
+void NeighbourFinder::Work::decode(Slot slot, float* values) const {
   const std::uint8_t* row = input_.rows + slot * input_.row_stride;
   const std::uint32_t dim = input_.dim;
   if (points_.packed_bits) return kernels().bits_to_f32(row, values, dim);
@@ -248,7 +269,7 @@ void GraphBuild::decode(Slot slot, float* values) const {
   }
 }
 
-void GraphBuild::make_centroid(std::uint32_t block, float* values, float* mean) const {
+void NeighbourFinder::Work::make_centroid(std::uint32_t block, float* values, float* mean) const {
   std::fill(mean, mean + input_.dim, 0.0f);
   const float share = 1.0f / static_cast<float>(block_first_[block + 1] - block_first_[block]);
   for (Slot slot = block_first_[block]; slot < block_first_[block + 1]; ++slot) {
@@ -257,7 +278,7 @@ void GraphBuild::make_centroid(std::uint32_t block, float* values, float* mean) 
   }
 }
 
-void GraphBuild::make_centroids() {
+void NeighbourFinder::Work::make_centroids() {
   const std::uint32_t dim = input_.dim;
   centroid_rows_.resize(std::size_t{block_total()} * dim);
   centroid_scalars_.resize(block_total());
@@ -301,7 +322,7 @@ constexpr std::uint32_t kPlaces[kTilePoints] = {0,  1,  2,  3,  4,  5,  6,  7,  
                                                 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
                                                 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
 
-void GraphBuild::choose_leaves() {
+void NeighbourFinder::Work::choose_leaves() {
   const std::uint32_t n = input_.leaf_count;
   near_leaves_.resize(std::size_t{n} * effort_.near_leaves);
   parallel_for(
@@ -325,7 +346,7 @@ void GraphBuild::choose_leaves() {
       monitor_);
 }
 
-void GraphBuild::gather_near(std::uint32_t leaf, Worker* worker) const {
+void NeighbourFinder::Work::gather_near(std::uint32_t leaf, Worker* worker) const {
   worker->near.clear();
   const auto add_leaf = [&](std::uint32_t other) {
     for (std::uint32_t b = leaf_blocks_[other]; b < leaf_blocks_[other + 1]; ++b) {
@@ -340,7 +361,7 @@ void GraphBuild::gather_near(std::uint32_t leaf, Worker* worker) const {
 }
 
 // Scores of the part's blocks with all near ones.
-void GraphBuild::score_near(const Part& part, Worker* worker) const {
+void NeighbourFinder::Work::score_near(const Part& part, Worker* worker) const {
   const std::size_t rows = part.last_block - part.first_block;
   const std::size_t n = worker->near.size();
   worker->blocks.set(part.first_block, rows, 1);
@@ -355,6 +376,8 @@ void GraphBuild::score_near(const Part& part, Worker* worker) const {
   }
 }
 
+namespace {
+
 // Positions of about `keep` of the least of n scores, in order.
 std::size_t least_scores(const float* scores, std::size_t n, std::size_t keep,
                          std::vector<float>* passed_scores, std::vector<Slot>* passed) {
@@ -367,8 +390,11 @@ std::size_t least_scores(const float* scores, std::size_t n, std::size_t keep,
   return std::min(found, keep + keep / 4);
 }
 
+}  // namespace
+
 // For the points of a block, the near blocks that each is compared with.
-void GraphBuild::choose_for_points(const Part& part, std::uint32_t block, Worker* worker) {
+void NeighbourFinder::Work::choose_for_points(const Part& part, std::uint32_t block,
+                                              Worker* worker) {
   const std::size_t n = worker->near.size();
   const std::uint32_t first_place = block_first_[block] - block_first_[part.first_block];
   const std::size_t rows = block_first_[block + 1] - block_first_[block];
@@ -404,11 +430,12 @@ void GraphBuild::choose_for_points(const Part& part, std::uint32_t block, Worker
       ++worker->wanting[worker->passed[i]];
     }
   }
-  if (effort_.rounds > 0) remember_compared(block, rows, worker);
+  remember_compared(block, rows, worker);
 }
 
 // Blocks that at least three quarters of a block's points are compared with need not be met again.
-void GraphBuild::remember_compared(std::uint32_t block, std::size_t rows, const Worker* worker) {
+void NeighbourFinder::Work::remember_compared(std::uint32_t block, std::size_t rows,
+                                              const Worker* worker) {
   std::uint32_t* compared = &compared_[std::size_t{block} * effort_.near_blocks];
   std::uint32_t kept = 0;
   for (std::size_t i = 0; i < worker->wanting.size() && kept < effort_.near_blocks; ++i) {
@@ -420,7 +447,7 @@ void GraphBuild::remember_compared(std::uint32_t block, std::size_t rows, const 
 
 // Wishes by near block, places ascending; the near blocks that most points want come first, so that
 // limits fall early.
-void GraphBuild::sort_wishes(Worker* worker) const {
+void NeighbourFinder::Work::sort_wishes(Worker* worker) const {
   std::vector<std::uint32_t>& first = worker->wish_first;
   first.assign(worker->near.size() + 1, 0);
   for (std::uint64_t wish : worker->wanted) ++first[(wish >> 32) + 1];
@@ -441,7 +468,7 @@ void GraphBuild::sort_wishes(Worker* worker) const {
                    });
 }
 
-void GraphBuild::compare_part(const Part& part, Worker* worker, Slot* lists) {
+void NeighbourFinder::Work::compare_part(const Part& part, Worker* worker, Slot* lists) {
   const Slot first = block_first_[part.first_block], last = block_first_[part.last_block];
   gather_near(part.leaf, worker);
   score_near(part, worker);
@@ -463,7 +490,7 @@ void GraphBuild::compare_part(const Part& part, Worker* worker, Slot* lists) {
 }
 
 // The slots with the most votes, at most so many after the first `direct`, which are all taken.
-void GraphBuild::choose_votes(std::size_t direct, Worker* worker) const {
+void NeighbourFinder::Work::choose_votes(std::size_t direct, Worker* worker) const {
   constexpr std::uint32_t kMostCounted = 64;
   const Votes& votes = worker->votes;
   std::vector<std::uint32_t>& fresh = worker->fresh;
@@ -488,7 +515,8 @@ void GraphBuild::choose_votes(std::size_t direct, Worker* worker) const {
   }
 }
 
-void GraphBuild::mark_compared(std::uint32_t block, bool compared, Worker* worker) const {
+void NeighbourFinder::Work::mark_compared(std::uint32_t block, bool compared,
+                                          Worker* worker) const {
   const auto mark = [&](std::uint32_t other) {
     const std::uint64_t bit = std::uint64_t{1} << (other % 64);
     std::uint64_t& word = worker->is_compared[other / 64];
@@ -504,7 +532,7 @@ void GraphBuild::mark_compared(std::uint32_t block, bool compared, Worker* worke
 
 // Who names each point in its list, nearest ranks first, as far as there is room. Each range of
 // points is filled by one thread, which reads all lists: the order does not depend on the ranges.
-void GraphBuild::reverse(const Slot* lists) {
+void NeighbourFinder::Work::reverse(const Slot* lists) {
   const std::uint64_t n = input_.count;
   const std::uint32_t room = join_degree();
   reversed_.assign(n * room, kNoRow);
@@ -525,7 +553,7 @@ void GraphBuild::reverse(const Slot* lists) {
 }
 
 // The slots in the block's lists and the first that name its points; then theirs.
-std::size_t GraphBuild::vote(std::uint32_t block, const Slot* from, Votes* votes) const {
+std::size_t NeighbourFinder::Work::vote(std::uint32_t block, const Slot* from, Votes* votes) const {
   const std::uint32_t read = join_degree();
   const auto add = [votes](const Slot* list, std::uint32_t n, std::uint32_t weight) {
     for (std::uint32_t i = 0; i < n && list[i] != kNoRow; ++i) votes->add(list[i], weight);
@@ -549,7 +577,8 @@ std::size_t GraphBuild::vote(std::uint32_t block, const Slot* from, Votes* votes
   return direct;
 }
 
-void GraphBuild::join(std::uint32_t block, const Slot* from, Worker* worker, Slot* to) const {
+void NeighbourFinder::Work::join(std::uint32_t block, const Slot* from, Worker* worker,
+                                 Slot* to) const {
   Slot slots[kTilePoints];
   const std::size_t rows = points_of(block, slots);
   const std::size_t direct = vote(block, from, &worker->votes);
@@ -571,53 +600,94 @@ void GraphBuild::join(std::uint32_t block, const Slot* from, Worker* worker, Slo
   }
 }
 
-void GraphBuild::run(Slot* lists) {
+void NeighbourFinder::Work::compare_near() {
   count_blocks();
   describe_points();
   make_centroids();
   choose_leaves();
-  if (effort_.rounds > 0) compared_.resize(std::size_t{block_total()} * effort_.near_blocks);
-  std::vector<Slot> other(effort_.rounds > 0 ? input_.count * degree_ : 0);
-  Slot* from = effort_.rounds % 2 == 0 ? lists : other.data();
-  Slot* to = effort_.rounds % 2 == 0 ? other.data() : lists;
-  std::vector<std::unique_ptr<Worker>> workers(std::max(n_threads_, 1u));
-  const auto worker_of = [&](unsigned number) {
-    if (!workers[number]) workers[number] = std::make_unique<Worker>(*this);
-    return workers[number].get();
-  };
+  compared_.resize(std::size_t{block_total()} * effort_.near_blocks);
   parallel_for(
       n_threads_, parts_.size(), 1,
       [&](std::uint64_t begin, std::uint64_t end, unsigned number) {
-        for (std::uint64_t i = begin; i < end; ++i)
-          compare_part(parts_[i], worker_of(number), from);
+        for (std::uint64_t i = begin; i < end; ++i) {
+          compare_part(parts_[i], worker(number), lists_.data());
+        }
       },
       monitor_, "neighbours");
-  for (std::uint32_t round = 0; round < effort_.rounds; ++round) {
-    reverse(from);
-    parallel_for(
-        n_threads_, block_total(), 8,
-        [&](std::uint64_t begin, std::uint64_t end, unsigned number) {
-          Worker* worker = worker_of(number);
-          for (std::uint64_t block = begin; block < end; ++block) {
-            join(static_cast<std::uint32_t>(block), from, worker, to);
-          }
-        },
-        monitor_, "neighbours of neighbours");
-    std::swap(from, to);
-  }
 }
 
-}  // namespace
+void NeighbourFinder::Work::join_all() {
+  joined_.resize(lists_.size());
+  reverse(lists_.data());
+  parallel_for(
+      n_threads_, block_total(), 8,
+      [&](std::uint64_t begin, std::uint64_t end, unsigned number) {
+        for (std::uint64_t block = begin; block < end; ++block) {
+          join(static_cast<std::uint32_t>(block), lists_.data(), worker(number), joined_.data());
+        }
+      },
+      monitor_, "neighbours of neighbours");
+  lists_.swap(joined_);
+}
+
+std::vector<Slot> NeighbourFinder::Work::true_lists(const std::vector<Slot>& slots,
+                                                    std::uint32_t degree) const {
+  std::vector<Slot> lists(slots.size() * degree);
+  parallel_for(
+      n_threads_, slots.size(), kTrueRows,
+      [&](std::uint64_t begin, std::uint64_t end, unsigned) {
+        const auto n = static_cast<std::size_t>(end - begin);
+        Rows rows(points_, n);
+        Columns columns(points_);
+        std::vector<std::uint32_t> places(n);
+        std::iota(places.begin(), places.end(), 0u);
+        rows.set(&slots[begin], n, degree);
+        for (std::uint64_t first = 0; first < input_.count; first += kTilePoints) {
+          Slot others[kTilePoints];
+          const auto some =
+              static_cast<std::size_t>(std::min<std::uint64_t>(kTilePoints, input_.count - first));
+          std::iota(others, others + some, static_cast<Slot>(first));
+          columns.set(others, some);
+          rows.offer(columns, places.data(), n);
+        }
+        for (std::size_t r = 0; r < n; ++r) rows.write_list(r, &lists[(begin + r) * degree]);
+      },
+      monitor_, "true neighbours");
+  return lists;
+}
+
+NeighbourFinder::NeighbourFinder(const GraphInput& input, std::uint32_t degree,
+                                 const GraphEffort& effort, unsigned n_threads, Monitor* monitor)
+    : work_(std::make_unique<Work>(input, degree, effort, n_threads, monitor)) {}
+
+NeighbourFinder::~NeighbourFinder() = default;
+void NeighbourFinder::compare_near() { work_->compare_near(); }
+void NeighbourFinder::join() { work_->join_all(); }
+const std::vector<Slot>& NeighbourFinder::lists() const noexcept { return work_->lists(); }
+std::vector<Slot> NeighbourFinder::take_lists() noexcept { return std::move(work_->lists()); }
+
+std::vector<Slot> NeighbourFinder::true_lists(const std::vector<Slot>& slots,
+                                              std::uint32_t degree) const {
+  return work_->true_lists(slots, degree);
+}
 
 GraphEffort list_effort() noexcept {
   return {tuning::kListLeaves, tuning::kListBlockCandidates, tuning::kListBlocks,
           tuning::kListRounds, tuning::kListJoinDegree,      tuning::kListJoinPoints};
 }
 
-void find_neighbours(const GraphInput& input, std::uint32_t degree, const GraphEffort& effort,
-                     unsigned n_threads, Monitor* monitor, Slot* lists) {
-  if (input.count == 0) return;
-  GraphBuild(input, degree, effort, n_threads, monitor).run(lists);
+GraphEffort graph_effort() noexcept {
+  return {tuning::kListLeaves,      tuning::kListBlockCandidates, tuning::kGraphBlocks,
+          tuning::kMostGraphRounds, tuning::kGraphJoinDegree,     tuning::kGraphJoinPoints};
+}
+
+std::vector<Slot> find_neighbours(const GraphInput& input, std::uint32_t degree,
+                                  const GraphEffort& effort, unsigned n_threads, Monitor* monitor) {
+  if (input.count == 0) return {};
+  NeighbourFinder finder(input, degree, effort, n_threads, monitor);
+  finder.compare_near();
+  for (std::uint32_t round = 0; round < effort.rounds; ++round) finder.join();
+  return finder.take_lists();
 }
 
 }  // namespace annidx

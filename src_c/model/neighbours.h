@@ -12,6 +12,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "base/parallel.h"
 #include "base/types.h"
@@ -31,7 +33,7 @@ enum class GraphScore : std::uint32_t {
   manhattan,
 };
 
-// What lists are made of. All of it must outlive the call.
+// What lists are made of. All of it must outlive their making.
 struct GraphInput {
   GraphScore score = GraphScore::additive;
   std::uint64_t count = 0;             // points
@@ -56,15 +58,44 @@ struct GraphEffort {
   std::uint32_t join_points;  // neighbours' neighbours that a block is compared with in a round
 };
 
-// What a build makes its lists with; see base/tuning.h.
+// What a build makes its lists with, and what is worth it where the lists are the answer; see
+// base/tuning.h.
 GraphEffort list_effort() noexcept;
+GraphEffort graph_effort() noexcept;
 
-// Writes to lists, for each slot in turn, the `degree` (1 to 128) nearest other slots that were
-// found, nearest first, equal ones by slot; kNoRow where there are no more. Which of equal points a
-// full list holds is not said. Besides the lists, rounds take a second copy of them and join_degree
-// slots a point; a row of bytes and near_blocks numbers are kept for each kBlockPoints points, and
-// a few megabytes a thread. `monitor` may be null; what it throws leaves the lists unfinished.
-void find_neighbours(const GraphInput& input, std::uint32_t degree, const GraphEffort& effort,
-                     unsigned n_threads, Monitor* monitor, Slot* lists);
+// Neighbour lists of all points, step by step: for each slot in turn the `degree` (1 to 128)
+// nearest other slots that were found so far, nearest first, equal ones by slot; kNoRow where there
+// are no more. Which of equal points a full list holds is not said. Joining takes a second copy of
+// the lists and join_degree slots a point; a row of bytes and near_blocks numbers are kept for each
+// kBlockPoints points, and a few megabytes a thread. `monitor` may be null; what it throws leaves
+// the lists unfinished.
+class NeighbourFinder {
+ public:
+  // Input and monitor must outlive it.
+  NeighbourFinder(const GraphInput& input, std::uint32_t degree, const GraphEffort& effort,
+                  unsigned n_threads, Monitor* monitor);
+  ~NeighbourFinder();
+  NeighbourFinder(const NeighbourFinder&) = delete;
+  NeighbourFinder& operator=(const NeighbourFinder&) = delete;
+
+  // Compares all points with those of near blocks: the first step, once.
+  void compare_near();
+  // A round of neighbours' neighbours. May be repeated.
+  void join();
+  // What was found so far.
+  const std::vector<Slot>& lists() const noexcept;
+  std::vector<Slot> take_lists() noexcept;
+  // The `degree` nearest others of each of these slots among all points: lists as above, one a slot
+  // given. The work is proportional to the points times n.
+  std::vector<Slot> true_lists(const std::vector<Slot>& slots, std::uint32_t degree) const;
+
+ private:
+  class Work;
+  std::unique_ptr<Work> work_;
+};
+
+// The lists after effort.rounds rounds.
+std::vector<Slot> find_neighbours(const GraphInput& input, std::uint32_t degree,
+                                  const GraphEffort& effort, unsigned n_threads, Monitor* monitor);
 
 }  // namespace annidx

@@ -143,23 +143,29 @@ Rows::Rows(const RowSet& set, std::size_t most)
       terms_(most),
       slots_(most) {}
 
-void Rows::set(Slot first, std::size_t n, std::uint32_t degree) {
-  for (std::size_t r = 0; r < n; ++r) {
-    const Slot slot = static_cast<Slot>(first + r);
-    slots_[r] = slot;
-    terms_[r] = {1.0f, 0.0f, std::numeric_limits<float>::infinity()};
-    const std::uint8_t* bytes = bytes_of(set_, slot, expanded_.data());
-    std::uint8_t* packed = &packed_[r * stride_];
-    if (set_.absolute) {
-      for (std::uint32_t j = 0; j < set_.dim; ++j) {
-        packed[j] = static_cast<std::uint8_t>(bytes[j] ^ set_.flip);
-      }
-      continue;
+void Rows::set_one(std::size_t place, Slot slot) {
+  slots_[place] = slot;
+  terms_[place] = {1.0f, 0.0f, std::numeric_limits<float>::infinity()};
+  const std::uint8_t* bytes = bytes_of(set_, slot, expanded_.data());
+  std::uint8_t* packed = &packed_[place * stride_];
+  if (set_.absolute) {
+    for (std::uint32_t j = 0; j < set_.dim; ++j) {
+      packed[j] = static_cast<std::uint8_t>(bytes[j] ^ set_.flip);
     }
-    kernels().pack_tile_row(bytes, set_.dim, set_.flip, packed);
-    if (set_.half_mult_is_factor) terms_[r].factor = 0.5f * set_.scalars[slot].mult;
-    if (set_.offsets) terms_[r].offset = set_.offsets[slot];
+    return;
   }
+  kernels().pack_tile_row(bytes, set_.dim, set_.flip, packed);
+  if (set_.half_mult_is_factor) terms_[place].factor = 0.5f * set_.scalars[slot].mult;
+  if (set_.offsets) terms_[place].offset = set_.offsets[slot];
+}
+
+void Rows::set(Slot first, std::size_t n, std::uint32_t degree) {
+  for (std::size_t r = 0; r < n; ++r) set_one(r, static_cast<Slot>(first + r));
+  nearest_.start(n, degree);
+}
+
+void Rows::set(const Slot* slots, std::size_t n, std::uint32_t degree) {
+  for (std::size_t r = 0; r < n; ++r) set_one(r, slots[r]);
   nearest_.start(n, degree);
 }
 

@@ -84,6 +84,8 @@ class Rows {
   Rows(const RowSet& set, std::size_t most);
   // The n rows from `first` on get the places 0 .. n - 1, with empty lists.
   void set(Slot first, std::size_t n, std::uint32_t degree);
+  // The n rows of these slots do.
+  void set(const Slot* slots, std::size_t n, std::uint32_t degree);
   // Scores of the rows at these places: kTilePoints a row.
   const float* score(const Columns& columns, const std::uint32_t* places, std::size_t n);
   // Offers the columns to the rows at these places; none may come twice for a row.
@@ -91,6 +93,7 @@ class Rows {
   void write_list(std::size_t place, Slot* list) { nearest_.write(place, list); }
 
  private:
+  void set_one(std::size_t place, Slot slot);
   void offer_one(std::uint32_t place, float score, Slot slot) {
     if (slot != slots_[place]) nearest_.offer(place, score, slot, &terms_[place].limit);
   }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "base/error.h"
@@ -36,6 +37,39 @@ void tame(std::vector<float>* values, float scale) {
 }
 
 }  // namespace
+
+std::size_t item_bytes(const SearchView& view) noexcept {
+  return view.transform.space == WorkSpace::bits ? view.row_bytes
+                                                 : sizeof(float) * view.scorer->dim();
+}
+
+void item_values(const SearchView& view, Slot slot, std::byte* out) {
+  if (view.transform.space == WorkSpace::bits) {
+    std::memcpy(out, view.stored(slot), view.row_bytes);
+    return;
+  }
+  const std::uint32_t dim = view.scorer->dim();
+  auto* values = static_cast<float*>(static_cast<void*>(out));
+  decode_row(view.scorer->dtype(), view.stored(slot), dim, values);
+  if (view.value_scale == 1.0f) return;
+  // The scale is rounded up: the largest values of all may not fit once more.
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  for (std::uint32_t j = 0; j < dim; ++j) {
+    values[j] = std::clamp(values[j] * view.value_scale, -kLargest, kLargest);
+  }
+}
+
+void item_as_query(const SearchView& view, Slot slot, std::vector<std::byte>* values) {
+  values->resize(item_bytes(view));
+  item_values(view, slot, values->data());
+  if (view.transform.space == WorkSpace::bits) return;
+  const std::uint32_t dim = view.scorer->dim();
+  const auto* floats = static_cast<const float*>(static_cast<const void*>(values->data()));
+  if (kernels().first_nonfinite(floats, dim) == dim) return;
+  throw Error(ErrorCode::format, "the index is damaged: section 'vectors', row " +
+                                     std::to_string(view.slot_rows[slot]) +
+                                     ": expected finite numbers");
+}
 
 void QueryForms::set(const SearchView& view, const void* values) {
   const std::uint32_t dim = view.scorer->dim();

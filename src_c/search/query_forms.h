@@ -12,6 +12,12 @@
 
 namespace annidx {
 
+// An item as users see it, as QueryForms takes queries: dim floats, or packed bits for hamming.
+std::size_t item_bytes(const SearchView& view) noexcept;
+void item_values(const SearchView& view, Slot slot, std::byte* out);
+// The same as a query. Throws Error(format) where it is not finite: only a damaged file holds such.
+void item_as_query(const SearchView& view, Slot slot, std::vector<std::byte>* values);
+
 class QueryForms {
  public:
   // values: dim floats as the user gave them, or packed bits for hamming; they must outlive the use

@@ -115,9 +115,7 @@ double distance(const Set& set, std::size_t i, std::size_t j) {
 
 std::vector<Slot> lists_of(const Set& set, std::uint32_t degree, const GraphEffort& effort,
                            unsigned threads = 1) {
-  std::vector<Slot> lists(set.count() * degree);
-  find_neighbours(set.input(), degree, effort, threads, nullptr, lists.data());
-  return lists;
+  return find_neighbours(set.input(), degree, effort, threads, nullptr);
 }
 
 // Distinct others, as many as there can be, nearest first but for what rounding may turn.
@@ -275,6 +273,30 @@ void test_overflowing_scalars() {
   for (Slot slot : lists_of(set, 16, kUsual)) CHECK(slot < set.count() || slot == kNoRow);
 }
 
+// All points compared: the rows that tell how good lists are.
+void test_true_lists() {
+  for (GraphScore score :
+       {GraphScore::additive, GraphScore::dot, GraphScore::hamming, GraphScore::manhattan}) {
+    const Set set = make_set(score, 40, true, 700, 90);
+    const GraphInput input = set.input();
+    NeighbourFinder finder(input, 5, kUsual, 2, nullptr);
+    finder.compare_near();
+    const std::vector<Slot> asked{699, 3, 350};
+    const std::vector<Slot> lists = finder.true_lists(asked, 9);
+    for (std::size_t i = 0; i < asked.size(); ++i) {
+      std::vector<double> all;
+      for (Slot other = 0; other < set.count(); ++other) {
+        if (other != asked[i]) all.push_back(distance(set, asked[i], other));
+      }
+      std::sort(all.begin(), all.end());
+      for (std::size_t k = 0; k < 9; ++k) {
+        const double found = distance(set, asked[i], lists[i * 9 + k]);
+        CHECK(std::fabs(found - all[k]) <= 1e-4 * std::fabs(all[k]) + 1e-3);
+      }
+    }
+  }
+}
+
 struct Stop {};
 
 class Stopper : public Monitor {
@@ -287,11 +309,10 @@ void test_can_be_stopped() {
   const Set set = make_set(GraphScore::additive, 128, true, 30'000, 800);
   GraphEffort long_effort = kUsual;
   long_effort.rounds = 50;
-  std::vector<Slot> lists(set.count() * 16);
   Stopper stopper;
   bool stopped = false;
   try {
-    find_neighbours(set.input(), 16, long_effort, 2, &stopper, lists.data());
+    find_neighbours(set.input(), 16, long_effort, 2, &stopper);
   } catch (const Stop&) {
     stopped = true;
   }
@@ -307,6 +328,7 @@ int main() {
   test_equal_points();
   test_extreme_bytes();
   test_overflowing_scalars();
+  test_true_lists();
   test_can_be_stopped();
   test_threads_and_levels_agree();
   return annidx_test::report();
