@@ -25,6 +25,9 @@ constexpr BitTable make_bit_table() {
 
 constexpr BitTable kBitTable = make_bit_table();
 
+// Rows that tile kernels write for so many.
+constexpr std::size_t tiled(std::size_t rows) noexcept { return (rows + 7) / 8 * 8; }
+
 // Bytes of a row as the kernels take them; bits are expanded into `room`, dim bytes.
 const std::uint8_t* bytes_of(const RowSet& set, Slot slot, std::uint8_t* room) {
   const std::uint8_t* row = set.rows + slot * set.stride;
@@ -138,8 +141,8 @@ Rows::Rows(const RowSet& set, std::size_t most)
       stride_(tile_row_bytes(set.dim)),
       packed_(most * stride_),
       expanded_(set.packed_bits ? set.dim : 0),
-      scores_(most * kTilePoints + 16),
-      passed_(most),
+      scores_(tiled(most) * kTilePoints + 16),
+      passed_(tiled(most)),
       terms_(most),
       slots_(most) {}
 

@@ -312,6 +312,20 @@ def test_export(run: Run, vectors: npt.NDArray[np.float32]) -> None:
     annidx.verify("index.annidx")
 
 
+def test_graph(run: Run, vectors: npt.NDArray[np.float32]) -> None:
+    build(run, vectors)
+    done = run("graph index.annidx -o near -k 4 --include-self")
+    assert (done.code, done.err) == (0, "") and "4 neighbours of 300 items" in done.out
+    with annidx.load("index.annidx") as index:
+        ids, distances = index.knn_graph(4, True, "ids")
+    np.testing.assert_array_equal(np.load("near/ids.npy"), ids)
+    np.testing.assert_array_equal(np.load("near/distances.npy"), distances)
+    failed = run("graph index.annidx -o near -k 4")
+    assert failed.code == 1 and "force" in failed.err
+    assert run("graph index.annidx -o near -k 2 --rows --force").code == 0
+    assert np.load("near/rows.npy").shape == (300, 2)
+
+
 @pytest.mark.parametrize("way", ["name", "symbolic link", "hard link"])
 def test_an_input_is_not_replaced_by_its_index(
     run: Run, vectors: npt.NDArray[np.float32], way: str

@@ -134,6 +134,7 @@ def _ask_items(index: annidx.Index, outcome: Outcome) -> None:
         outcome.ask(lambda name=name: index.get_vectors(name))
         outcome.ask(lambda name=name: index.query_items(name, k=5))
         outcome.ask(lambda name=name: index.query_items(name, k=5, include_self=True))
+    outcome.ask(lambda: index.knn_graph(3, output="ids", n_jobs=1))
 
 
 def interview_annoy(path: Path, metric: str, f: int) -> Outcome:
