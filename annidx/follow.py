@@ -72,7 +72,7 @@ class Status(TypedDict):
     reloads: int
     refused: list[RefusedFile]  # the latest, oldest first
     last_error: str | None  # why the file under the path is not the present one
-    queries: int  # answered by this process
+    queries: int  # that this object has answered in this process
     background: bool  # whether a thread looks; otherwise the questions do
 
 
@@ -475,15 +475,18 @@ class FollowingIndex(Watched, LiveSetOwner):
             return self._known_sets()
 
     def _fitting(self, generation: Index, filters: Any) -> Any:
-        """Replace each `IdSet` that another generation has made by one that knows this one."""
+        """Look up the sets that go along, and each `IdSet` that another generation has made."""
         if isinstance(filters, (list, tuple)) and is_one_per_query(filters):
             return [self._fitting(generation, one) for one in filters]
+        if isinstance(filters, LiveSet):
+            return filters.bits_in(generation)
         if not isinstance(filters, IdSet) or filters._fits(generation):
             return filters
         known = self._adopted.get(filters)
         if known is None:
-            known = self._adopted[filters] = set_of(self, filters)
-        return known
+            # By a proxy, or index and set would keep each other alive.
+            known = self._adopted[filters] = set_of(weakref.proxy(self), filters)
+        return known.bits_in(generation)
 
     # ---- questions, to the present generation ------------------------------------------------
 

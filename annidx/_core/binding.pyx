@@ -334,6 +334,13 @@ cdef class CoreIndex:
             known[name] = bits
         return bits
 
+    cdef object _named_or_same(self, object items):
+        """The set that a name stands for; what is no name of a set stays as it is."""
+        if type(items) is not str:
+            return items
+        named = self._named_bits(<str>items)
+        return items if named is None else named
+
     def _encoded_sets(self, dict sets not None):
         """Return SlotBits of this index by their names as the file keeps them."""
         cdef vector[string] names
@@ -420,10 +427,11 @@ cdef class CoreIndex:
             the curve measured at build. Default: the target given to `build`.
         search_k : int, optional
             The effort itself: how many candidates to inspect at least. Wins over `recall`.
-        allow, deny : ids, mask, IdSet, or list of these, optional
+        allow, deny : ids, mask, IdSet, name, or list of these, optional
             Only items that are allowed and not denied are returned. A list or array of ids; a
-            boolean mask over rows (insertion order); an `IdSet` prepared for this index; or a list
-            of m of these (or None), one for each query. Ids that the index does not hold are
+            boolean mask over rows (insertion order); an `IdSet` prepared for this index; the name
+            of a set that the index was saved with; or a list of m of these (but no names; or None),
+            one for each query. Ids that the index does not hold are
             ignored. When few items are left, they are compared exactly.
         radius : float, optional
             Return only items at this distance or nearer (dot: of this inner product or larger): the
@@ -462,6 +470,7 @@ cdef class CoreIndex:
         the radius is compared, in many dimensions often every item.
         """
         cdef QueryOptions options
+        allow = self._named_or_same(allow)
         if (
             k is not None
             and cnp.PyArray_CheckExact(vectors)
@@ -522,6 +531,7 @@ cdef class CoreIndex:
         """
         cdef QueryOptions options
         cdef int64_t row
+        allow = self._named_or_same(allow)
         if (
             k is not None
             and _is_one_id(ids)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -545,3 +546,13 @@ def test_sets_that_are_none(manual: FollowingIndex) -> None:
         manual.idset([1]) & [2]  # type: ignore[operator]
     assert manual.idset(manual.sets["odd"]) is not None and "other" not in manual.sets
     assert "odd" in repr(manual.sets)
+
+
+def test_an_old_idset_keeps_no_follower_alive(path: Path) -> None:
+    index = annidx.load(path, follow=True, interval=0)
+    few = annidx.IdSet(index, [1, 2])
+    publish(path, 2)
+    assert allowed(index, few) == {1, 2}
+    gone = weakref.ref(index)
+    del index
+    assert gone() is None
