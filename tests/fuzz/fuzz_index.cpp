@@ -45,6 +45,7 @@ class Interview {
     all &= ask_settings();
     all &= ask_filters();
     all &= ask_sizes();
+    all &= ask_sets();
     if (items_ > 0) all &= ask_items();
     return all;
   }
@@ -92,6 +93,20 @@ class Interview {
         require(ids_[i] >= 0 && static_cast<std::uint64_t>(ids_[i]) < items_, "answers are rows");
       }
     }
+  }
+
+  // Named sets, and what a file that has them again would hold.
+  bool ask_sets() {
+    std::vector<Index::NamedSet> named;
+    bool all = answers([&] { named = index_.named_sets(); });
+    for (const Index::NamedSet& set : named) {
+      SlotSet bits(items_);
+      all &= answers([&] {
+        require(index_.read_set(set.name, &bits), "a set that has a name is there");
+        index_.encoded_sets({set.name}, {&bits});
+      });
+    }
+    return all;
   }
 
   bool ask_settings() {
