@@ -588,7 +588,8 @@ def _begin_in_child() -> None:
         follower._begin_in_child()
 
 
-os.register_at_fork(after_in_child=_begin_in_child)
+if hasattr(os, "register_at_fork"):  # Windows knows no fork
+    os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def _require_alike(before: Index, after: Index) -> None:
