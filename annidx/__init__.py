@@ -20,6 +20,7 @@ from annidx.errors import FormatError, StateError
 from annidx.idset import IdSet
 from annidx.index import Index
 from annidx.opening import load, verify
+from annidx.publishing import publish
 
 __all__ = [
     "AnnoyIndex",
@@ -30,5 +31,6 @@ __all__ = [
     "__version__",
     "estimate",
     "load",
+    "publish",
     "verify",
 ]

@@ -25,6 +25,7 @@ from annidx.cli import (
     graph,
     ids,
     info,
+    publish,
     query,
     tune,
     verify,
@@ -44,6 +45,7 @@ COMMANDS = {
     "tune": tune.COMMAND,
     "evaluate": evaluate.COMMAND,
     "convert": convert.COMMAND,
+    "publish": publish.COMMAND,
 }
 
 _OK, _FAILED, _USAGE, _INTERRUPTED, _PIPE_CLOSED = 0, 1, 2, 130, 141
