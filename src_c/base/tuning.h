@@ -23,13 +23,14 @@ inline constexpr double kMinSplitShare = 1.0 / 32;
 // Points the tree is trained on: this many a leaf, at least the floor; all when there are fewer.
 inline constexpr std::uint64_t kTreeSamplePerLeaf = 48;
 inline constexpr std::uint64_t kTreeSampleFloor = 65'536;
-// Lloyd passes over the leaf centres, each comparing a point with the centres nearest to its own.
+// Lloyd passes over the leaf centroids, each comparing a point with the centroids nearest to its
+// own.
 inline constexpr std::uint32_t kLloydPasses = 5;
 inline constexpr std::uint32_t kLloydNeighbours = 128;
 // A lean build (Annoy's place) makes so many passes: each costs a tenth of Annoy's build of ten
 // trees.
 inline constexpr std::uint32_t kLeanLloydPasses = 1;
-// Further trees are a help, not the layout: rows a leaf that their cuts and centres are learned
+// Further trees are a help, not the layout: rows a leaf that their cuts and centroids are learned
 // from.
 inline constexpr std::uint32_t kRandomSamplePerLeaf = 32;
 // Further trees made in one pass over the rows; each takes 4 bytes a row meanwhile.
@@ -59,7 +60,7 @@ inline constexpr std::uint64_t kFileMemoryShare = 4;
 
 // ---- routing -----------------------------------------------------------------------------
 
-// Leaves are ordered by squared distance to the centre plus this times the mean squared radius:
+// Leaves are ordered by squared distance to the centroid plus this times the mean squared radius:
 // best on SIFT and text, whose leaves are much alike.
 inline constexpr float kRadiusWeight = 0.3f;
 // Where queries are asked at build, the best of these is taken. Source: clustered data whose radii
@@ -70,8 +71,9 @@ inline constexpr float kRadiusWeights[] = {0.3f, 0.2f, 0.4f,  0.1f,  0.5f,
 // product).
 inline constexpr std::uint64_t kRadiusWeightQueries = 256;
 inline constexpr double kRadiusWeightRecalls[] = {0.90, 0.95, 0.98};
-// Up to this many leaves all centres are scored; above, groups of centres come first. Source: 10M
-// generated points in 16,646 leaves, where 96 groups lost 3 points of recall at equal candidates.
+// Up to this many leaves all centroids are scored; above, groups of centroids come first. Source:
+// 10M generated points in 16,646 leaves, where 96 groups lost 3 points of recall at equal
+// candidates.
 inline constexpr std::uint32_t kFlatLeaves = 24'576;
 inline constexpr std::uint32_t kGroupLeaves = 32;
 // Groups opened by a query at the least, and one for so many leaves it will visit.

@@ -22,7 +22,7 @@ namespace annidx {
 inline constexpr std::size_t kBlockPoints = 32;
 // Entries of one sub-quantizer's table.
 inline constexpr std::size_t kCodewords = 16;
-// Vectors side by side in a panel ([dim][16] floats) and in a centre block.
+// Vectors side by side in a panel ([dim][16] floats) and in a centroid block.
 inline constexpr std::size_t kPanelWidth = 16;
 // Scores that sort_scores takes at most.
 inline constexpr std::size_t kMostSorted = 512;
@@ -158,13 +158,13 @@ struct Kernels {
   float (*max_abs)(const float* in, std::size_t n);  // 0 when n is 0; input is finite
 
   // ---- routing ---------------------------------------------------------------------
-  // Centres as unsigned bytes (value + 128) in blocks of 16 centres: for each group of four
+  // Centroids as unsigned bytes (value + 128) in blocks of 16 centroids: for each group of four
   // dimensions 16 x 4 bytes. dim4 is the dimension rounded up to a multiple of 4 (padding:
   // byte 128, query 0). query is in [-64, 63], query_sum is its sum.
   //   dot[c] = sum (byte - 128) * query            (exact in int32)
   //   out[c] = bias[c] - mult[c] * (query_step * float(dot[c]))
-  // All arrays of centres (centres, mult, bias, out) hold n_blocks * 16 entries.
-  void (*route_scores)(const std::uint8_t* centres, std::size_t n_blocks, std::size_t dim4,
+  // All arrays of centroids (centroids, mult, bias, out) hold n_blocks * 16 entries.
+  void (*route_scores)(const std::uint8_t* centroids, std::size_t n_blocks, std::size_t dim4,
                        const std::int8_t* query, std::int32_t query_sum, float query_step,
                        const float* mult, const float* bias, float* out);
   // Appends (scores[i], base + i) for each i < n with scores[i] <= threshold, in order; returns

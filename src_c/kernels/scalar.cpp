@@ -198,15 +198,15 @@ inline std::uint32_t popcount64(std::uint64_t x) {
 
 // ---- routing ----------------------------------------------------------------------------------
 
-void route_scores(const std::uint8_t* centres, std::size_t n_blocks, std::size_t dim4,
+void route_scores(const std::uint8_t* centroids, std::size_t n_blocks, std::size_t dim4,
                   const std::int8_t* query, std::int32_t query_sum, float query_step,
                   const float* mult, const float* bias, float* out) {
   for (std::size_t b = 0; b < n_blocks; ++b) {
     std::int32_t dot[kPanelWidth];
     for (std::int32_t& d : dot) d = -128 * query_sum;
-    for (std::size_t j = 0; j < dim4; j += 4, centres += 4 * kPanelWidth) {
+    for (std::size_t j = 0; j < dim4; j += 4, centroids += 4 * kPanelWidth) {
       for (std::size_t c = 0; c < kPanelWidth; ++c) {
-        for (std::size_t k = 0; k < 4; ++k) dot[c] += centres[4 * c + k] * query[j + k];
+        for (std::size_t k = 0; k < 4; ++k) dot[c] += centroids[4 * c + k] * query[j + k];
       }
     }
     for (std::size_t c = 0; c < kPanelWidth; ++c) {

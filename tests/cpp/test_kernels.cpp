@@ -440,14 +440,14 @@ void test_route(const Kernels& k) {
       const Data kind = kAllData[random_below(3)];
       const bool extreme = kind != Data::ordinary;
       const std::size_t n = n_blocks * kPanelWidth;
-      Buffer<std::uint8_t> centres(n * dim4);
+      Buffer<std::uint8_t> centroids(n * dim4);
       Buffer<std::int8_t> query(dim4);
       Buffer<float> mult(n);
       Buffer<float> bias(n);
       Buffer<float> out(n);
-      fill_bytes(centres);
+      fill_bytes(centroids);
       if (extreme) {
-        for (std::uint8_t& c : centres) c = random_below(8) != 0 ? 255 : 0;
+        for (std::uint8_t& c : centroids) c = random_below(8) != 0 ? 255 : 0;
       }
       fill_plane(query, extreme);
       fill(mult, kind);
@@ -455,15 +455,15 @@ void test_route(const Kernels& k) {
       std::int32_t query_sum = 0;
       for (std::int8_t q : query) query_sum += q;
       const float step = random_float(Data::ordinary);
-      k.route_scores(centres.data(), n_blocks, dim4, query.data(), query_sum, step, mult.data(),
+      k.route_scores(centroids.data(), n_blocks, dim4, query.data(), query_sum, step, mult.data(),
                      bias.data(), out.data());
       bool ok = true;
       for (std::size_t i = 0; i < n; ++i) {
-        const std::uint8_t* block = centres.data() + i / kPanelWidth * kPanelWidth * dim4;
+        const std::uint8_t* block = centroids.data() + i / kPanelWidth * kPanelWidth * dim4;
         std::int64_t dot = 0;
         for (std::size_t j = 0; j < dim4; ++j) {
-          const int centre = block[j / 4 * 64 + i % kPanelWidth * 4 + j % 4] - 128;
-          dot += centre * query[j];
+          const int centroid = block[j / 4 * 64 + i % kPanelWidth * 4 + j % 4] - 128;
+          dot += centroid * query[j];
         }
         ok = ok && same(out[i], bias[i] - mult[i] * (step * static_cast<float>(dot)));
       }
