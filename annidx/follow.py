@@ -79,10 +79,13 @@ class Status(TypedDict):
 class _Generation:
     """An opened file and when it came."""
 
-    def __init__(self, index: Index, number: int, stamp: _Stamp) -> None:
+    def __init__(self, index: Index, number: int, stamp: _Stamp, stamp_after: _Stamp) -> None:
         self.index = index
         self.number = number
         self.stamp = stamp
+        # Another file may have come between the look and the opening: then the stamp is of a file
+        # that is gone, whose number the next one may get.
+        self.is_surely_stamped = stamp == stamp_after
         self.loaded_at = time.time()
 
 
@@ -217,7 +220,8 @@ class FollowingIndex(Watched, LiveSetOwner):
         self._turn = threading.Lock()  # held by the thread that looks or reloads
         # The stamp is older than what is opened: a file that comes in between is met again.
         stamp = _stamp_of(self._path)
-        self._generation: _Generation | None = _Generation(self._opened(), 1, stamp)
+        first = self._opened()
+        self._generation: _Generation | None = _Generation(first, 1, stamp, _stamp_of(self._path))
         self._next_look = time.monotonic() + self._interval
         if background:
             self._watcher = Watcher(self, self._interval)
@@ -366,12 +370,13 @@ class FollowingIndex(Watched, LiveSetOwner):
     def _take_over(self, found: _Stamp) -> _Generation:
         """Map the file that has this stamp, or a later one. The caller has the turn."""
         present = self._present()
-        if found[:2] == present.stamp[:2]:
+        if present.is_surely_stamped and found[:2] == present.stamp[:2]:
             log.warning(
                 "%s: the file was changed in place while it is mapped; publish by renaming",
                 self._path,
             )
         after = self._opened()
+        stamp_after = _stamp_of(self._path)
         try:
             _require_alike(present.index, after)
             for one in self._known_sets():
@@ -379,7 +384,7 @@ class FollowingIndex(Watched, LiveSetOwner):
         except BaseException:
             after.close()
             raise
-        generation = _Generation(after, present.number + 1, found)
+        generation = _Generation(after, present.number + 1, found, stamp_after)
         self._failed = self._last_error = None
         # From here on questions go to the new generation. The old one ends with its last user.
         self._generation = generation

@@ -556,3 +556,21 @@ def test_an_old_idset_keeps_no_follower_alive(path: Path) -> None:
     gone = weakref.ref(index)
     del index
     assert gone() is None
+
+
+def test_a_file_that_comes_while_another_is_opened_is_met_again(
+    path: Path, manual: FollowingIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_index = follow.open_index
+
+    def late(where: str, **how: bool) -> annidx.Index:
+        monkeypatch.setattr(follow, "open_index", open_index)
+        publish(path, 3)
+        return open_index(where, **how)
+
+    monkeypatch.setattr(follow, "open_index", late)
+    publish(path, 2)
+    assert manual.reload_if_changed() and generation_of(manual) == 3
+    publish(path, 4)
+    assert manual.reload_if_changed() and generation_of(manual) == 4
+    assert manual.reload_if_changed() is False
