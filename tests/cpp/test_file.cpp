@@ -349,6 +349,18 @@ void test_anonymous_memory() {
   CHECK(!error_of(ErrorCode::memory, [] { allocate_anonymous(std::uint64_t{1} << 62); }).empty());
 }
 
+void test_borrowed_memory() {
+  auto text = std::make_shared<std::string>("of someone else");
+  const std::weak_ptr<std::string> watched = text;
+  const void* place = text->data();
+  std::unique_ptr<Memory> memory = borrow(place, text->size(), std::move(text));
+  CHECK(memory->data() == place && memory->bytes() == 15 && memory->mutable_data() == nullptr);
+  memory->release(0, 15);
+  CHECK(!watched.expired() && *watched.lock() == "of someone else");
+  memory.reset();
+  CHECK(watched.expired());
+}
+
 }  // namespace
 
 int main() {
@@ -370,5 +382,6 @@ int main() {
     test_no_room();
   }
   test_anonymous_memory();
+  test_borrowed_memory();
   return report();
 }

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import annidx
+from annidx import cli
 
 fsspec = pytest.importorskip("fsspec")
 VECTORS = np.random.default_rng(6).normal(size=(60, 4)).astype(np.float32)
@@ -175,6 +176,18 @@ def test_written_through_fsspec(store: Store) -> None:
     assert annidx.load(URL).to_bytes() == image(50)
     with fsspec.open(URL, "rb") as file:
         assert annidx.load(file).to_bytes() == image(50)
+
+
+def test_the_command_line_takes_urls(
+    store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(image(50))
+    assert cli.main(["info", URL]) == 0 and cli.main(["verify", URL]) == 0
+    assert "50 of 4 dimensions" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    assert cli.main(["info", URL]) == 1
+    said = capsys.readouterr().err
+    assert said == f"annidx: error: path: a URL needs fsspec (pip install fsspec), got '{URL}'\n"
 
 
 def test_over_http(cache: Path, tmp_path: Path) -> None:

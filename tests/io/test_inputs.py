@@ -551,6 +551,24 @@ def test_other_types_of_rows(make: Maker, metric: str) -> None:
     np.testing.assert_array_equal(index.get_vectors(range(COUNT)), want.get_vectors(range(COUNT)))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [same, pandas_lists, polars_arrays, arrow_fixed, arrow_part, arrow_chunks,
+     tensor()["stand-in"], tensor()["real"], lists,
+     lambda values: (OnlyDlpack(values), values), lambda values: (OnlyArray(values), values)],
+)  # fmt: skip
+def test_masks(built: annidx.Index, make: Maker) -> None:
+    """Columns, tensors and lists of booleans are masks over the rows."""
+    mask = np.arange(COUNT) % 4 == 1
+    want, _ = built.query(VECTORS[0], k=COUNT, allow=mask)
+    assert sorted(want.tolist()) == IDS[mask].tolist()
+    given = make(mask)[0]
+    assert built.query(VECTORS[0], k=COUNT, allow=given)[0].tolist() == want.tolist()
+    assert list(annidx.IdSet(built, given)) == IDS[mask].tolist()
+    left, _ = built.query(VECTORS[0], k=COUNT, deny=given)
+    assert sorted(left.tolist()) == IDS[~mask].tolist()
+
+
 def test_words_as_ids() -> None:
     words = [f"käse {i}" for i in range(COUNT)]
     columns = [words, np.array(words), np.array(words, dtype=object)]
