@@ -125,7 +125,7 @@ def _radio(library: Library, body: Body) -> dict[str, Any]:
 
 _ANSWERS: dict[str, _Answer] = {
     "about": lambda library, _: library.about(),
-    "status": lambda library, _: library.status(),
+    "status": lambda library, body: library.status(memory=body.has("memory")),
     "map": lambda library, body: library.map(body.method()),
     "measure": lambda library, body: library.measure(body.share("target", 0.01)),
     "search": _search,

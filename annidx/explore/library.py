@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -29,6 +29,7 @@ _LABEL_CHARACTERS = 60
 _MEASURED_K = 10
 _MEASURED_QUERIES = 200
 _SEED = 7
+_CHUNK_ROWS = 10_000
 
 _T = TypeVar("_T")
 
@@ -72,7 +73,7 @@ class Generation:
         self.sets: dict[str, annidx.IdSet] = dict(index.sets)
         self._names = names
         self._ids = index.ids
-        self.catalogue = _Once(lambda: Catalogue(map(str, index), names.get))
+        self.catalogue = _Once(lambda: Catalogue(self._texts(), names.get))
         self.sample = sample_rows(len(index), index.dim)
         self.maps = {method: self._later_map(method) for method in METHODS}
         self.stopwatch = _Once(self._make_stopwatch)
@@ -101,6 +102,11 @@ class Generation:
         if item not in self.index:
             raise KeyError(text)
         return item
+
+    def _texts(self) -> Iterator[str]:
+        """Go through the ids as text, some at a time: files can be larger than memory."""
+        for first in range(0, len(self._ids), _CHUNK_ROWS):
+            yield from map(str, self._ids[first : first + _CHUNK_ROWS])
 
     def title_of(self, text: str) -> str | None:
         """Return the title of an id, if it has one."""
@@ -179,7 +185,7 @@ class Library:
         present = self.present()
         info = present.info
         return {
-            **self.status(),
+            **self.status(memory=True),
             "info": info,
             "code_bytes": info["file_bytes"] - info["vector_bytes"],
             "larger_is_nearer": info["metric"] == "dot",
@@ -190,8 +196,11 @@ class Library:
             "start": str(present.id_at(int(present.sample[len(present.sample) // 2]))),
         }
 
-    def status(self) -> dict[str, Any]:
-        """Look at the path, and tell which generation is there and how much is in memory."""
+    def status(self, *, memory: bool) -> dict[str, Any]:
+        """Look at the path, and tell which generation is there.
+
+        How much of it is in memory takes a look at each page: only where that is wanted.
+        """
         try:
             self._index.reload_if_changed()
             self._refused = None
@@ -202,7 +211,7 @@ class Library:
             "generation": present.number,
             "identity": present.info["identity"],
             "items": len(present.index),
-            "in_memory": present.index.residency(),
+            "in_memory": present.index.residency() if memory else None,
             "refused": self._refused,
         }
 

@@ -114,6 +114,8 @@ def test_about_says_what_the_index_says(ask: Asker, index: annidx.Index) -> None
     assert 0 <= about["in_memory"] <= 1
     assert about["sets"] == {}
     assert about["start"] in index
+    assert ask("status")["in_memory"] is None
+    assert 0 <= ask("status", memory=True)["in_memory"] <= 1
 
 
 @pytest.mark.parametrize("item", [*HOSTILE, "item:7"])

@@ -446,6 +446,20 @@ def words_address() -> Iterator[str]:
         yield where
 
 
+@pytest.mark.slow
+def test_a_map_by_umap(open_page: OpenPage, address: str) -> None:
+    pytest.importorskip("umap")
+    page = open_page(address + "#item=item%3A50")
+    before = page.locator("#map").screenshot()
+    page.select_option("#map-method", "umap")
+    note = page.locator("#map-note")
+    expect(note).to_have_text(f"{ITEMS:,} items on UMAP", timeout=400_000)
+    title(page).to_have_text("item:50")
+    assert page.locator("#map").screenshot() != before
+    page.click("#seed")
+    expect(page.locator("#playlist li")).to_have_count(20, timeout=60_000)
+
+
 # ---- a million ----
 
 

@@ -73,7 +73,7 @@ function showAbout(about) {
 }
 
 async function drawMap() {
-  if (state.method === "umap") find("map-note").textContent = "UMAP is at work: this takes up to a minute…";
+  if (state.method === "umap") find("map-note").textContent = "UMAP is at work: this takes a minute or more…";
   map.setPoints(await ask("map", { map: state.method }));
 }
 
@@ -87,8 +87,8 @@ async function takeOver() {
 
 async function look() {
   try {
-    const status = await ask("status");
-    showMemory(status.in_memory);
+    const status = await ask("status", find("panel-file").hidden ? {} : { memory: true });
+    if (status.in_memory !== null) showMemory(status.in_memory);
     if (status.generation !== state.about.generation) {
       await takeOver();
       find("news").textContent = `A new file has taken over: ${number.format(status.items)} items.`;
