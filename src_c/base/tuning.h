@@ -166,6 +166,8 @@ inline constexpr double kDotMisses = 1.15;
 // Between two points of the curve whose misses differ by more than this factor nothing is
 // interpolated.
 inline constexpr double kMostBlendedMisses = 3.0;
+// A curve that ends this much below a target leads to a full scan.
+inline constexpr double kMostShort = 0.005;
 inline constexpr std::uint32_t kCurvePointsPerK = 16;
 inline constexpr std::uint32_t kCurveKs[] = {1, 10, 30, 100};
 // Above it, k is measured by itself: deeper, with fewer queries.
@@ -205,6 +207,8 @@ inline constexpr std::size_t kTracedKeys = 8'192;
 inline constexpr std::size_t kSettledLevels = 3;
 // Items up to which calibration's truth is brute force (times dimension).
 inline constexpr std::uint64_t kExactTruthValues = 4'000'000;
+// Beyond twice the k neighbours by rows of bytes, so many are scored exactly to know the true ones.
+inline constexpr std::uint32_t kSpareTruth = 16;
 
 // Cost of a query in points scanned, to choose the cheapest setting. Measured at 128 and 384
 // dimensions; bytes are those of a byte row.

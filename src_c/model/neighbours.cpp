@@ -80,13 +80,12 @@ class NeighbourFinder::Work {
         effort_(effort),
         n_threads_(std::max(n_threads, 1u)),
         monitor_(monitor),
-        lists_(input.count * degree),
         workers_(n_threads_) {}
 
   void compare_near();
   void join_all();
   std::vector<Slot>& lists() { return lists_; }
-  std::vector<Slot> true_lists(const std::vector<Slot>& slots, std::uint32_t degree) const;
+  std::vector<Slot> true_lists(const std::vector<Slot>& slots);
 
  private:
   // Part of a leaf: at most kMostBlocks blocks.
@@ -606,6 +605,7 @@ void NeighbourFinder::Work::compare_near() {
   make_centroids();
   choose_leaves();
   compared_.resize(std::size_t{block_total()} * effort_.near_blocks);
+  lists_.resize(input_.count * degree_);
   parallel_for(
       n_threads_, parts_.size(), 1,
       [&](std::uint64_t begin, std::uint64_t end, unsigned number) {
@@ -630,9 +630,9 @@ void NeighbourFinder::Work::join_all() {
   lists_.swap(joined_);
 }
 
-std::vector<Slot> NeighbourFinder::Work::true_lists(const std::vector<Slot>& slots,
-                                                    std::uint32_t degree) const {
-  std::vector<Slot> lists(slots.size() * degree);
+std::vector<Slot> NeighbourFinder::Work::true_lists(const std::vector<Slot>& slots) {
+  describe_points();
+  std::vector<Slot> lists(slots.size() * degree_);
   parallel_for(
       n_threads_, slots.size(), kTrueRows,
       [&](std::uint64_t begin, std::uint64_t end, unsigned) {
@@ -641,7 +641,7 @@ std::vector<Slot> NeighbourFinder::Work::true_lists(const std::vector<Slot>& slo
         Columns columns(points_);
         std::vector<std::uint32_t> places(n);
         std::iota(places.begin(), places.end(), 0u);
-        rows.set(&slots[begin], n, degree);
+        rows.set(&slots[begin], n, degree_);
         for (std::uint64_t first = 0; first < input_.count; first += kTilePoints) {
           Slot others[kTilePoints];
           const auto some =
@@ -650,7 +650,7 @@ std::vector<Slot> NeighbourFinder::Work::true_lists(const std::vector<Slot>& slo
           columns.set(others, some);
           rows.offer(columns, places.data(), n);
         }
-        for (std::size_t r = 0; r < n; ++r) rows.write_list(r, &lists[(begin + r) * degree]);
+        for (std::size_t r = 0; r < n; ++r) rows.write_list(r, &lists[(begin + r) * degree_]);
       },
       monitor_, "true neighbours");
   return lists;
@@ -665,11 +665,6 @@ void NeighbourFinder::compare_near() { work_->compare_near(); }
 void NeighbourFinder::join() { work_->join_all(); }
 const std::vector<Slot>& NeighbourFinder::lists() const noexcept { return work_->lists(); }
 std::vector<Slot> NeighbourFinder::take_lists() noexcept { return std::move(work_->lists()); }
-
-std::vector<Slot> NeighbourFinder::true_lists(const std::vector<Slot>& slots,
-                                              std::uint32_t degree) const {
-  return work_->true_lists(slots, degree);
-}
 
 GraphEffort list_effort() noexcept {
   return {tuning::kListLeaves, tuning::kListBlockCandidates, tuning::kListBlocks,
@@ -688,6 +683,12 @@ std::vector<Slot> find_neighbours(const GraphInput& input, std::uint32_t degree,
   finder.compare_near();
   for (std::uint32_t round = 0; round < effort.rounds; ++round) finder.join();
   return finder.take_lists();
+}
+
+std::vector<Slot> NeighbourFinder::true_lists(const GraphInput& input,
+                                              const std::vector<Slot>& slots, std::uint32_t degree,
+                                              unsigned n_threads, Monitor* monitor) {
+  return Work(input, degree, {}, n_threads, monitor).true_lists(slots);
 }
 
 }  // namespace annidx

@@ -85,9 +85,11 @@ class NeighbourFinder {
   // What was found so far.
   const std::vector<Slot>& lists() const noexcept;
   std::vector<Slot> take_lists() noexcept;
-  // The `degree` nearest others of each of these slots among all points: lists as above, one a slot
-  // given. The work is proportional to the points times n.
-  std::vector<Slot> true_lists(const std::vector<Slot>& slots, std::uint32_t degree) const;
+
+  // The `degree` (1 to 256) nearest others of each of these slots among all points: lists as above,
+  // one a slot given. Leaves are not read. The work is proportional to the points times the slots.
+  static std::vector<Slot> true_lists(const GraphInput& input, const std::vector<Slot>& slots,
+                                      std::uint32_t degree, unsigned n_threads, Monitor* monitor);
 
  private:
   class Work;

@@ -10,6 +10,10 @@
 #include <limits>
 
 #include "base/tuning.h"
+#include "model/neighbours.h"
+#include "search/exact.h"
+#include "search/graph_input.h"
+#include "search/query_forms.h"
 
 namespace annidx {
 namespace {
@@ -111,6 +115,25 @@ struct Rung {
   double misses;  // sum of the logarithms of what is missed, over k
 };
 
+// Lets pages be given back while others work.
+class PageKeepingMonitor final : public Monitor {
+ public:
+  // Both may be null.
+  PageKeepingMonitor(Monitor* inner, const std::function<void()>* keep)
+      : inner_(inner), keep_(keep) {}
+  void poll() override {
+    if (keep_) (*keep_)();
+    if (inner_) inner_->poll();
+  }
+  void progress(const char* stage, std::uint64_t done, std::uint64_t total) override {
+    if (inner_) inner_->progress(stage, done, total);
+  }
+
+ private:
+  Monitor* inner_;
+  const std::function<void()>* keep_;
+};
+
 class CurveMeasurement {
  public:
   CurveMeasurement(const SearchView& view, const CalibrationQueries& queries, const Plan& plan,
@@ -133,8 +156,15 @@ class CurveMeasurement {
   double cost(const Setting& setting) const;
   double share_found(std::uint64_t found, std::size_t k, std::uint64_t asked) const;
   double less_standard_error(double recall, std::size_t k) const;
+  // Whether all items are scored exactly, for each query by itself.
+  bool scored_exactly() const noexcept {
+    return view_.scan != Scan::codes ||
+           view_.item_count * view_.scorer->dim() <= tuning::kExactTruthValues;
+  }
   void find_truth();
   std::vector<double> truth_of(std::uint64_t i, Searcher* searcher) const;
+  std::vector<double> cut_to_truth(const std::vector<double>& keys) const;
+  bool compare_all();
   void count_found(const std::vector<double>& truth, const std::vector<TracedCandidate>& traced,
                    std::size_t depths, HitTable* found) const;
   TraceDepths depths_for(const Setting& setting) const;
@@ -199,10 +229,8 @@ double CurveMeasurement::less_standard_error(double recall, std::size_t k) const
 }
 
 std::vector<double> CurveMeasurement::truth_of(std::uint64_t i, Searcher* searcher) const {
-  const bool exactly = view_.scan != Scan::codes ||
-                       view_.item_count * view_.scorer->dim() <= tuning::kExactTruthValues;
   std::vector<double> keys;
-  if (exactly) {
+  if (scored_exactly()) {
     Request request;
     request.k = *std::max_element(ks_.begin(), ks_.end());
     request.setting.everything = true;
@@ -216,6 +244,11 @@ std::vector<double> CurveMeasurement::truth_of(std::uint64_t i, Searcher* search
     for (const TracedCandidate& c : searcher->trace(view_, all, depths)) keys.push_back(c.key);
     std::sort(keys.begin(), keys.end());
   }
+  return cut_to_truth(keys);
+}
+
+// Keys of the last true neighbour of each k, of ascending keys.
+std::vector<double> CurveMeasurement::cut_to_truth(const std::vector<double>& keys) const {
   std::vector<double> truth;
   for (std::uint64_t wanted : wanted_) {
     truth.push_back(keys.empty() ? 0.0 : keys[std::min<std::size_t>(wanted, keys.size()) - 1]);
@@ -223,8 +256,38 @@ std::vector<double> CurveMeasurement::truth_of(std::uint64_t i, Searcher* search
   return truth;
 }
 
+// Queries that are items are compared with all others by their rows of bytes, together, and what is
+// nearest by these is scored exactly. Codes may be blind to what makes neighbours: sparse vectors.
+bool CurveMeasurement::compare_all() {
+  GraphInput input;
+  const std::uint32_t deepest = *std::max_element(ks_.begin(), ks_.end());
+  if (queries_.excluded.empty() || deepest > tuning::kLargestUsualK) return false;
+  if (!describe_rows(view_, &input)) return false;
+  std::vector<Slot> slots(count_);
+  for (std::uint64_t i = 0; i < count_; ++i) slots[i] = excluded(i);
+  PageKeepingMonitor monitor(monitor_, queries_.page_keeper());
+  const std::uint32_t depth = 2 * deepest + tuning::kSpareTruth;
+  const std::vector<Slot> lists =
+      NeighbourFinder::true_lists(input, slots, depth, n_threads_, &monitor);
+  parallel_for(n_threads_, count_, 8, [&](std::uint64_t begin, std::uint64_t end, unsigned) {
+    QueryForms forms;
+    std::vector<double> keys;
+    for (std::uint64_t i = begin; i < end; ++i) {
+      forms.set(view_, query(i));
+      keys.clear();
+      for (std::uint64_t j = i * depth; j < (i + 1) * depth && lists[j] != kNoRow; ++j) {
+        keys.push_back(exact_key(view_, forms.exact(), lists[j]));
+      }
+      std::sort(keys.begin(), keys.end());
+      truths_[i] = cut_to_truth(keys);
+    }
+  });
+  return true;
+}
+
 void CurveMeasurement::find_truth() {
   truths_.resize(count_);
+  if (!scored_exactly() && compare_all()) return;
   parallel_for(
       n_threads_, count_, 8,
       [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {

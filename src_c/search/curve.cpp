@@ -88,7 +88,8 @@ Setting blend(double share, const Setting& a, const Setting& b) {
           between(share, a.exact, b.exact),       false};
 }
 
-// The cheapest setting of the points that reaches `recall` with the margin, or the last without it.
+// The cheapest setting of the points that reaches `recall` with the margin, or the last without it;
+// if none does, the last.
 bool reaches(const Points& points, double recall, Setting* found) {
   const double miss = (1.0 - recall) * tuning::kMissMargin;
   Setting before{};  // enough for all points up to here
@@ -111,9 +112,12 @@ bool reaches(const Points& points, double recall, Setting* found) {
     }
     before = here;
   }
-  if (points.size() == 0 || !(points[points.size() - 1].recall >= recall)) return false;
   *found = before;
-  return true;
+  return points.size() > 0 && points[points.size() - 1].recall >= recall;
+}
+
+bool ends_far_below(const Points& points, double recall) {
+  return points.size() == 0 || points[points.size() - 1].recall < recall - tuning::kMostShort;
 }
 
 }  // namespace
@@ -127,15 +131,16 @@ Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::ui
   Setting enough{};
   const auto above = std::lower_bound(ks.begin(), ks.end(), k);
   if (above != ks.end() && *above != k && above != ks.begin()) {
-    Setting below{};
-    if (reaches(Points(curve, *(above - 1)), recall, &below)) enough = below;
+    reaches(Points(curve, *(above - 1)), recall, &enough);
   }
-  // Where the points of one k end below the target, those of the next larger one serve.
+  // Where the points of one k end below the target, those of the next larger one serve, with no
+  // less than the last of them.
   for (auto at = above == ks.end() ? above - 1 : above; at != ks.end(); ++at) {
     Setting found{};
-    if (reaches(Points(curve, *at), recall, &found)) {
-      return stretched(most_of(enough, found), k, *at, items);
-    }
+    const bool is_enough = reaches(Points(curve, *at), recall, &found);
+    enough = most_of(enough, found);
+    if (is_enough) return stretched(enough, k, *at, items);
+    if (ends_far_below(Points(curve, *at), recall)) break;
   }
   return everything(items);
 }

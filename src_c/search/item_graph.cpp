@@ -14,6 +14,7 @@
 #include "model/neighbours.h"
 #include "search/curve.h"
 #include "search/exact.h"
+#include "search/graph_input.h"
 #include "search/query_forms.h"
 #include "search/searcher.h"
 
@@ -36,43 +37,6 @@ std::vector<Slot> leaf_firsts(const SearchView& view) {
   }
   if (firsts.back() != view.item_count) return {};
   return firsts;
-}
-
-// Means of rows stay finite: only a damaged file holds more.
-void require_usable(const SearchView& view) {
-  constexpr float kMost = 1e18f;
-  for (std::uint64_t slot = 0; slot < view.item_count; ++slot) {
-    const RowScalars& scalars = view.row_scalars[slot];
-    if (std::fabs(scalars.mult) <= kMost && std::fabs(scalars.bias) <= kMost * kMost) continue;
-    throw Error(ErrorCode::format, "the index is damaged: section 'row_scalars', entry " +
-                                       std::to_string(slot) + ": expected smaller numbers");
-  }
-}
-
-// Whether whole lists can be made of what the view holds.
-bool describe(const SearchView& view, const std::vector<Slot>& leaf_first, GraphInput* input) {
-  if (leaf_first.empty()) return false;
-  switch (view.scan) {
-    case Scan::codes:
-      if (!view.row_scalars) return false;
-      require_usable(view);
-      input->score = view.multiplies_norm() ? GraphScore::dot : GraphScore::additive;
-      break;
-    case Scan::byte_rows: input->score = GraphScore::manhattan; break;
-    case Scan::bits: input->score = GraphScore::hamming; break;
-    case Scan::vectors: return false;
-  }
-  input->count = view.item_count;
-  input->dim = view.scorer->dim();
-  const bool is_bits = view.scan == Scan::bits;
-  const std::byte* rows = is_bits ? view.vectors : view.byte_rows;
-  input->rows = static_cast<const std::uint8_t*>(static_cast<const void*>(rows));
-  input->row_stride = is_bits ? view.row_bytes : view.scorer->dim();
-  input->rows_signed = view.byte_rows_signed;
-  input->scalars = view.scan == Scan::codes ? view.row_scalars : nullptr;
-  input->leaf_first = leaf_first.data();
-  input->leaf_count = static_cast<std::uint32_t>(leaf_first.size() - 1);
-  return true;
 }
 
 std::vector<Slot> spread_slots(std::uint64_t items, std::uint64_t wanted) {
@@ -114,12 +78,15 @@ ItemGraph::ItemGraph(const SearchView& view, const std::vector<format::CurvePoin
 void ItemGraph::make_lists(Monitor* monitor) {
   const std::vector<Slot> leaf_first = leaf_firsts(view_);
   GraphInput input;
-  if (!describe(view_, leaf_first, &input)) return;
+  if (leaf_first.empty() || !describe_rows(view_, &input)) return;
+  input.leaf_first = leaf_first.data();
+  input.leaf_count = static_cast<std::uint32_t>(leaf_first.size() - 1);
   NeighbourFinder finder(input, degree_, graph_effort(), request_.n_threads, monitor);
   finder.compare_near();
   const std::vector<Slot> sample = spread_slots(view_.item_count, tuning::kGraphSample);
-  const std::vector<double> truth =
-      true_keys(sample, finder.true_lists(sample, std::min(2 * degree_, tuning::kMostNeighbours)));
+  const std::uint32_t deeper = std::min(2 * degree_, tuning::kMostNeighbours);
+  const std::vector<double> truth = true_keys(
+      sample, NeighbourFinder::true_lists(input, sample, deeper, request_.n_threads, monitor));
   for (std::uint32_t round = 0;; ++round) {
     if (share_found(finder.lists(), sample, truth) >= request_.recall) break;
     if (round == tuning::kMostGraphRounds) return;

@@ -279,10 +279,8 @@ void test_true_lists() {
        {GraphScore::additive, GraphScore::dot, GraphScore::hamming, GraphScore::manhattan}) {
     const Set set = make_set(score, 40, true, 700, 90);
     const GraphInput input = set.input();
-    NeighbourFinder finder(input, 5, kUsual, 2, nullptr);
-    finder.compare_near();
     const std::vector<Slot> asked{699, 3, 350};
-    const std::vector<Slot> lists = finder.true_lists(asked, 9);
+    const std::vector<Slot> lists = NeighbourFinder::true_lists(input, asked, 9, 2, nullptr);
     for (std::size_t i = 0; i < asked.size(); ++i) {
       std::vector<double> all;
       for (Slot other = 0; other < set.count(); ++other) {
