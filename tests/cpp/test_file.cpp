@@ -353,7 +353,7 @@ void test_borrowed_memory() {
   auto text = std::make_shared<std::string>("of someone else");
   const std::weak_ptr<std::string> watched = text;
   const void* place = text->data();
-  std::unique_ptr<Memory> memory = borrow(place, text->size(), std::move(text));
+  std::unique_ptr<Memory> memory = borrow(place, 15, std::move(text));
   CHECK(memory->data() == place && memory->bytes() == 15 && memory->mutable_data() == nullptr);
   memory->release(0, 15);
   CHECK(!watched.expired() && *watched.lock() == "of someone else");
