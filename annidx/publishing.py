@@ -56,6 +56,7 @@ class _Facts:
     ids: str
     items: int
     identity: str
+    sets: frozenset[str]
 
 
 def publish(new: Path, live: Path, *, max_shrink: float = 0.1, force: bool = False) -> Publication:
@@ -77,8 +78,9 @@ def publish(new: Path, live: Path, *, max_shrink: float = 0.1, force: bool = Fal
         The share of LIVE's items that may be missing from NEW's count, 0..1. Of no account when NEW
         is LIVE.previous.
     force : bool, default False
-        Publish although LIVE has another metric, dimension or kind of ids, or more items than that,
-        or is damaged, or a file of another kind. NEW must be sound all the same.
+        Publish although LIVE has another metric, dimension or kind of ids, a named set that NEW
+        lacks, or more items than that, or is damaged, or a file of another kind. NEW must be sound
+        all the same.
 
     Returns
     -------
@@ -125,7 +127,8 @@ def publish(new: Path, live: Path, *, max_shrink: float = 0.1, force: bool = Fal
 def _facts_of(path: str) -> _Facts:
     with load(path) as index:
         info = index.info()
-    return _Facts(info["metric"], info["dim"], info["ids"], info["items"], info["identity"])
+    kept = {name: info[name] for name in ("metric", "dim", "ids", "items", "identity")}
+    return _Facts(**kept, sets=frozenset(info["sets"]))
 
 
 def _facts_before(path: str, *, force: bool) -> _Facts | None:
@@ -148,6 +151,12 @@ def _require_fit(new: _Facts, live: _Facts, max_shrink: float) -> None:
                 f"new: expected {name} {theirs} as live has it, got {ours} "
                 "(force=True or --force publishes it)"
             )
+    lost = sorted(live.sets - new.sets)
+    if lost:
+        raise ValueError(
+            f"new: expected the named set {lost[0]!r} as live has it, got none "
+            "(force=True or --force publishes it; those who follow live will refuse it)"
+        )
     least = live.items - int(live.items * max_shrink)
     if new.items < least:
         raise ValueError(

@@ -34,8 +34,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--force",
         action="store_true",
-        help="publish although LIVE has another metric, dimension or kind of ids, or many more "
-        "items, or is damaged or no annidx file",
+        help="publish although LIVE has another metric, dimension or kind of ids, a named set "
+        "that NEW lacks, or many more items, or is damaged or no annidx file",
     )
 
 

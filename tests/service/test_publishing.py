@@ -49,6 +49,19 @@ def test_the_first_file(folder: Path) -> None:
     assert done.identity == annidx.load("first").info()["identity"]
 
 
+def test_named_sets_that_services_may_ask_for_stay(folder: Path) -> None:
+    index = annidx.load(OLD)
+    Path("live").write_bytes(index.to_bytes(sets={"few": [1], "many": [2, 3]}))
+    for sets in ({"few": [1]}, {}):
+        Path("new").write_bytes(index.to_bytes(sets=sets))
+        with pytest.raises(ValueError, match="the named set '(few|many)' as live has it"):
+            annidx.publish("new", "live")
+    Path("more").write_bytes(index.to_bytes(sets={"few": [5], "many": [], "new": [4]}))
+    annidx.publish("more", "live")
+    annidx.publish("new", "live", force=True)
+    assert list(annidx.load("live").sets) == []
+
+
 def test_the_one_before_is_kept_and_comes_back(folder: Path) -> None:
     done = annidx.publish(folder / "new", folder / "live")
     assert content(folder) == {"live": NEW, "live.previous": OLD}
