@@ -23,7 +23,7 @@ from annidx.cli.arguments import (
     size,
 )
 from annidx.cli.output import progress_bar, report_built
-from annidx.cli.queries import read_queries
+from annidx.cli.queries import known_ids, read_queries
 from annidx.io.inputs import require_replaceable
 from annidx.io.readers import read_ids, read_tables
 from annidx.io.source import InputError
@@ -62,15 +62,28 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="text to keep in the file; may be given several times",
     )
+    add(
+        "--set",
+        dest="sets",
+        type=pair,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="ids to keep in the file as a set, for filters; may be given several times",
+    )
     add("--memory-limit", type=size, metavar="SIZE", help="memory to stay below, such as 2G")
     add_force(parser)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     start = time.monotonic()
-    require_one_standard_input(arguments, *arguments.inputs, arguments.ids, arguments.queries)
+    paths = [path for _, path in arguments.sets]
+    require_one_standard_input(
+        arguments, *arguments.inputs, arguments.ids, arguments.queries, *paths
+    )
     require_replaceable(arguments.output, force=arguments.force)
     index = _filled(arguments)
+    sets = {name: known_ids(index, path) for name, path in arguments.sets}
     queries = None
     if arguments.queries is not None:
         queries = read_queries(index, arguments.queries)
@@ -81,9 +94,14 @@ def _run(arguments: argparse.Namespace) -> None:
         )
     with progress_bar() as progress:
         index.build(queries=queries, progress=progress, **options)
-        if arguments.metadata or "out" not in options:
-            metadata = dict(arguments.metadata) or None
-            index.save(arguments.output, metadata, progress=progress, force=arguments.force)
+        if arguments.metadata or arguments.sets or "out" not in options:
+            index.save(
+                arguments.output,
+                dict(arguments.metadata) or None,
+                sets=sets or None,
+                progress=progress,
+                force=arguments.force,
+            )
     report_built(arguments.output, len(index), start)
 
 

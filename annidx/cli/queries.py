@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 import annidx
-from annidx.io.readers import read_table
+from annidx.io.readers import read_ids, read_table
 from annidx.io.source import InputError
 from annidx.io.table import EVERYTHING, Ids, Selection, ids_from_text
 
@@ -38,3 +38,11 @@ def ids_of(index: annidx.Index, ids: Ids, where: str) -> list[Any]:
         return [int(number) for number in numbers]
     wrong = next(text for text in texts if isinstance(ids_from_text([text]), list))
     raise InputError(f"{where}: {wrong!r} is no id of this index, whose ids are integers")
+
+
+def known_ids(index: annidx.Index, path: str, *, may_be_unknown: bool = False) -> list[Any]:
+    """Read a file of ids, of which the index should hold at least one."""
+    ids = ids_of(index, read_ids(path), path)
+    if ids and not may_be_unknown and not any(item in index for item in ids):
+        raise InputError(f"{path}: the index has none of these {len(ids):,} ids")
+    return ids

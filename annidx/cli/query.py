@@ -25,9 +25,7 @@ from annidx.cli.arguments import (
     selection,
     share,
 )
-from annidx.cli.queries import ids_of, read_queries
-from annidx.io.readers import read_ids
-from annidx.io.source import InputError
+from annidx.cli.queries import ids_of, known_ids, read_queries
 
 _BATCH = 1_024  # vectors of a query file that are answered at a time
 _Answer = tuple[int | str, list[Any], list[float]]  # what was asked, ids, distances
@@ -45,8 +43,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     effort.add_argument("--recall", type=share, metavar="R", help="target (that of the build)")
     effort.add_argument("--search-k", type=positive, metavar="N", help="candidates to inspect")
     add("--radius", type=float, metavar="D", help="only items at this distance or nearer")
-    add("--allow", metavar="FILE", help=f"ids that may be returned: {IDS}")
-    add("--deny", metavar="FILE", help="ids that may not be returned")
+    for name, may in (("allow", "may"), ("deny", "may not")):
+        filters = parser.add_mutually_exclusive_group()
+        filters.add_argument(f"--{name}", metavar="FILE", help=f"ids that {may} be returned: {IDS}")
+        filters.add_argument(
+            f"--{name}-set", metavar="NAME", help=f"a set of the index that {may} be returned"
+        )
     add_jobs(parser)
     add("--json", action="store_true", help="a line of JSON for each query")
 
@@ -99,12 +101,12 @@ def _search_options(index: annidx.Index, arguments: argparse.Namespace) -> dict[
         if getattr(arguments, name) is not None:
             options[name] = getattr(arguments, name)
     for name in ("allow", "deny"):
-        path = getattr(arguments, name)
+        path, named = getattr(arguments, name), getattr(arguments, f"{name}_set")
         if path is not None:
-            ids = ids_of(index, read_ids(path), path)
+            ids = known_ids(index, path, may_be_unknown=name == "deny")
             options[name] = annidx.IdSet(index, ids)
-            if name == "allow" and ids and len(options[name]) == 0:
-                raise InputError(f"{path}: the index has none of these {len(ids):,} ids")
+        elif named is not None:
+            options[name] = named
     return options
 
 

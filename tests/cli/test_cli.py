@@ -54,6 +54,34 @@ def answers(done: Done) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.out.splitlines()]
 
 
+# ---- sets ----------------------------------------------------------------------------------
+
+
+def test_sets_in_the_file(run: Run, vectors: npt.NDArray[np.float32]) -> None:
+    Path("few.txt").write_text("5\n17\n290\n999\n", encoding="utf-8")
+    np.save("odd.npy", np.arange(1, COUNT, 2))
+    for more in ([], ["--memory-limit", "1G"]):
+        path = build(run, vectors, "--set", "few=few.txt", "--set", "odd=odd.npy", *more)
+        assert format_reader.read(path, strict=True).sets["few"].tolist() == [5, 17, 290]
+    assert "few: 3 items" in run("info index.annidx").out
+    assert json.loads(run("info index.annidx --json").out)["sets"] == {"few": 3, "odd": 150}
+    line = "query index.annidx --item 3 --json -k 300"
+    assert set(answers(run(f"{line} --allow-set few"))[0]["ids"]) == {5, 17, 290}
+    assert set(answers(run(f"{line} --allow-set few --deny-set odd"))[0]["ids"]) == {290}
+    assert set(answers(run(f"{line} --allow few.txt --deny-set odd"))[0]["ids"]) == {290}
+    Path("gone.txt").write_text("999\n", encoding="utf-8")
+    for command, code, words in (
+        ("query index.annidx --item 3 --allow-set no", 1, "got 'no'"),
+        ("query index.annidx --item 3 --allow few.txt --allow-set few", 2, "not allowed with"),
+        ("build vectors.npy -o o --metric dot --set few", 2, "expected key=value, found 'few'"),
+        ("build vectors.npy -o o --metric dot --set few=no.txt", 1, "no.txt"),
+        ("build vectors.npy -o o --metric dot --set few=gone.txt", 1, "none of these 1 ids"),
+    ):
+        done = run(command)
+        assert done.code == code and words in done.err, done.err
+        assert not Path("o").exists()
+
+
 # ---- inputs --------------------------------------------------------------------------------
 
 
