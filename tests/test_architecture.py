@@ -208,6 +208,12 @@ def test_python_file_says_what_it_owns(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+def test_files_of_tests_have_different_names() -> None:
+    """Pytest imports them by name alone: of two with one name it runs none."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 # The rooms of the package: what a module of each may import. A folder is a room; of the modules
 # that lie in annidx/ itself those named here belong elsewhere, and all others are faces.
 MAY_IMPORT = {

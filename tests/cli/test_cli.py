@@ -378,7 +378,11 @@ def test_an_input_is_not_replaced_by_its_index(
     ["tune index.annidx --queries vectors.npy -o", "demo --save", "demo jazz --save"],
 )
 def test_nothing_is_measured_or_built_in_vain(
-    run: Run, vectors: npt.NDArray[Any], line: str, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    vectors: npt.NDArray[Any],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     build(run, vectors)
     Path("mine").write_bytes(b"precious")
@@ -388,6 +392,7 @@ def test_nothing_is_measured_or_built_in_vain(
         failed = run(f"{line} mine")
     assert failed.code == 1 and "--force" in failed.err and failed.out == ""
     assert Path("mine").read_bytes() == b"precious"
+    request.getfixturevalue("words_built_once")
     assert run(f"{line} mine --force").code == 0
     annidx.verify("mine")
 

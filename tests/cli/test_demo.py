@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_tour_keeps_the_index_when_asked(tour: str, saved: Path) -> None:
         assert "guitar" in index and index.metadata is not None
 
 
+@pytest.mark.usefixtures("words_built_once")
 @pytest.mark.parametrize("count", [1, 3, 4])
 def test_answers_words(count: int) -> None:
     words = ["guitar", "jazz", "physics", "coffee"][:count]
@@ -95,6 +97,7 @@ def test_answers_words(count: int) -> None:
     assert all(word in text for word in [*words, *expected])
 
 
+@pytest.mark.usefixtures("words_built_once")
 def test_spelling_is_forgiven(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +110,7 @@ def test_spelling_is_forgiven(
     assert caught.err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("words_built_once")
 def test_spelling_is_exact_where_it_can_be() -> None:
     out = io.StringIO()
     demo.answer(out, ["Moon", "moon"], 1)
@@ -122,28 +126,27 @@ def test_runs_as_a_command() -> None:
     assert "guitar pick" in done.stdout
 
 
+@pytest.mark.usefixtures("words_built_once")
 @pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])
-def test_colour_is_for_terminals_and_can_be_refused(variable: str, coloured: bool) -> None:
+def test_colour_is_for_terminals_and_can_be_refused(
+    variable: str, coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pty = pytest.importorskip("pty")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", variable)
     ours, theirs = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "NO_COLOR": variable}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "annidx", "demo", "guitar"],
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        env=environment,
-    )
-    os.close(theirs)
-    process.communicate(timeout=300)
-    text = os.read(ours, 65_536).decode()
+    with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
+        demo.answer(terminal, ["guitar"], 5)
+        terminal.flush()
+        text = os.read(ours, 65_536).decode()
     os.close(ours)
-    assert ("\x1b[" in text) is coloured
+    assert "guitar pick" in text and ("\x1b[" in text) is coloured
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux")
-def test_mapped_memory_counts_the_file_alone(tmp_path: Path) -> None:
+def test_mapped_memory_counts_the_file_alone(words_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "words.annidx"
-    demo.build_index(demo.load_words()).save(path)
+    shutil.copy(words_file, path)
     assert demo.mapped_memory(path) == {"rss": 0, "pss": 0}
     with annidx.load(path, warm=True):
         sums = demo.mapped_memory(path)
