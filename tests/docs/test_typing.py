@@ -16,15 +16,21 @@ EXAMPLES = Path(__file__).with_name("typing_examples.py")
 Check = Callable[[Path], tuple[str, int]]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Name a folder where mypy keeps what it has read of NumPy."""
+    return tmp_path_factory.mktemp("mypy")
+
+
 @pytest.fixture
-def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+def check(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     """Run mypy --strict on a file, against the annidx that is imported here."""
     api = pytest.importorskip("mypy.api")
     monkeypatch.chdir(tmp_path)
     parent = Path(annidx.__file__).parents[1]
     if parent.name != "site-packages":  # built in place: mypy does not find it by itself
         monkeypatch.setenv("MYPYPATH", str(parent))
-    options = ["--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}"]
+    options = ["--strict", "--config-file=", f"--cache-dir={cache}"]
 
     def run(path: Path) -> tuple[str, int]:
         output, errors, status = api.run([*options, str(path)])
