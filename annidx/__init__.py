@@ -20,17 +20,22 @@ from annidx.errors import FormatError, StateError
 from annidx.idset import IdSet
 from annidx.index import Index
 from annidx.opening import load, verify
+from annidx.parts import DriftWarning, encode, merge, train
 from annidx.publishing import publish
 
 __all__ = [
     "AnnoyIndex",
+    "DriftWarning",
     "FormatError",
     "IdSet",
     "Index",
     "StateError",
     "__version__",
+    "encode",
     "estimate",
     "load",
+    "merge",
     "publish",
+    "train",
     "verify",
 ]

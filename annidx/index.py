@@ -19,6 +19,7 @@ import numpy.typing as npt
 from annidx import _core, like
 from annidx._core.types import Filter, Id, Ids, Items
 from annidx._progress import Progress, reporter
+from annidx.changing import ChangingIndex, consistently
 from annidx.errors import FormatError, StateError
 from annidx.evaluation import evaluate
 from annidx.graph import GraphFace
@@ -39,11 +40,12 @@ _MAX_DIM = 65535
 _Self = TypeVar("_Self", bound="Index")
 
 
-class Index(GraphFace):
+class Index(ChangingIndex, GraphFace):
     """An approximate nearest-neighbour index of vectors.
 
-    It is filled with `add_items`, built once with `build`, and then only asked: directly, or after
-    `save` by any number of processes that `annidx.load` the file.
+    It is filled with `add_items`, built with `build`, and then asked: directly, or after `save` by
+    any number of processes that `annidx.load` the file. Once built, items can be added, updated
+    and removed; `save_changes` keeps what differs from the file, `save` writes all of it anew.
 
     Parameters
     ----------
@@ -90,7 +92,12 @@ class Index(GraphFace):
     # ---- filling -----------------------------------------------------------------------------
 
     def add_items(
-        self, vectors: npt.ArrayLike, ids: Ids | None = None, *, packed: bool = False
+        self,
+        vectors: npt.ArrayLike,
+        ids: Ids | None = None,
+        *,
+        packed: bool = False,
+        n_jobs: int = 1,
     ) -> None:
         """Add vectors: all of them, or after an error none.
 
@@ -107,6 +114,8 @@ class Index(GraphFace):
             0, 1, 2, ..., continued over all calls. An index has ids of one kind only.
         packed : bool, default False
             The vectors are packed bits, most significant bit first (hamming only).
+        n_jobs : int, default 1
+            Threads, once the index is built; -1 for all cores that this process may use.
 
         Raises
         ------
@@ -114,11 +123,20 @@ class Index(GraphFace):
             A vector holds NaN or infinity or a value that the dtype cannot hold (the message names
             the row), the shape is wrong, ids are not unique, of another kind or another number.
         StateError
-            The index is built already, or closed.
+            The index is closed.
         MemoryError
             There is not enough memory; a large input that had to be converted may then be in part
-            in the index.
+            in the index, unless that is built.
+
+        Notes
+        -----
+        Items added to a built index are found by the next query, coded by its model, without
+        neighbour lists of their own until `save` or `merge`. They cost some microseconds each in
+        large batches, and memory in proportion to them; one alone costs about a millisecond.
         """
+        if self.built:
+            self._take(vectors, ids, packed=packed, n_jobs=n_jobs, is_update=False)
+            return
         rows = inputs.Rows(vectors, self.dim, self.dtype, packed=packed)
         batch = inputs.NO_IDS if ids is None else inputs.read_ids(ids, "ids")
         if ids is not None and len(batch) != len(rows):
@@ -311,17 +329,35 @@ class Index(GraphFace):
             return
         where = inputs.file_path(path, "path")
         inputs.require_replaceable(where, force=force)
-        text = self._metadata_json() if metadata is None else _as_json(metadata)
+        text = self._metadata_json() if metadata is None else as_json(metadata)
         self._check_built()
-        encoded = None if sets is None else self._encoded_sets(named_bits(self, sets))
         with reporter(progress) as report:
-            self._save(os.fsencode(where), text.encode("utf-8"), encoded, report)
-        if encoded is not None:
-            self._replace_sets(encoded)
+            self._save_whole(where, text, sets, report)
         self._metadata = text
         self._path, self._url = os.path.abspath(where), None
         with open_index(self._path, warm=False, lock=False) as saved:
             self._file_identity = saved._identity()
+
+    @consistently
+    def _save_whole(
+        self,
+        where: str,
+        metadata: str,
+        sets: Mapping[str, Items] | None,
+        report: Callable[[str, int, int], object] | None,
+    ) -> None:
+        """Write one file; a changed index goes on from it."""
+        encoded = None if sets is None else self._encoded_sets(named_bits(self, sets))
+        path, text = os.fsencode(where), metadata.encode("utf-8")
+        if self._is_changed():
+            version = self._version
+            if self._save_anew(path, text, encoded, version, report):
+                self._file_identity = None
+                return
+            raise ValueError("the index was changed meanwhile")
+        self._save(path, text, encoded, report)
+        if encoded is not None:
+            self._replace_sets(encoded)
 
     @property
     def sets(self) -> NamedSets:
@@ -368,7 +404,7 @@ class Index(GraphFace):
         progress: bool | Progress | None,
     ) -> None:
         """Hand the bytes of a file to a callable, in pieces."""
-        text = self._metadata_json() if metadata is None else _as_json(metadata)
+        text = self._metadata_json() if metadata is None else as_json(metadata)
         self._check_built()
         encoded = None if sets is None else self._encoded_sets(named_bits(self, sets))
         with reporter(progress) as report:
@@ -403,6 +439,7 @@ class Index(GraphFace):
 
     # ---- asking ------------------------------------------------------------------------------
 
+    @consistently
     def _query_any(
         self,
         vectors: npt.ArrayLike,
@@ -504,6 +541,7 @@ class Index(GraphFace):
         all_distances[:, :width] = distances
         return all_ids, all_distances
 
+    @consistently
     def _query_items_any(
         self,
         ids: Ids,
@@ -701,6 +739,7 @@ class Index(GraphFace):
             raise KeyError(inputs.plain_id(list(ids)[int(unknown[0])]))  # type: ignore[call-overload]
         return rows
 
+    @consistently
     def get_vectors(
         self, ids: Id | Ids, *, packed: bool = False, missing: Missing = "raise"
     ) -> npt.NDArray[Any]:
@@ -757,6 +796,7 @@ class Index(GraphFace):
             return TextIds(self)
         return self._int_ids()
 
+    @consistently
     def export(self, path: Path, *, packed: bool = False, force: bool = False) -> None:
         """Write the vectors of all items to a file that other programs read.
 
@@ -956,10 +996,18 @@ class Index(GraphFace):
 
     def __reduce__(self) -> tuple[Any, ...]:
         self._check_built()
+        if self._is_changed():
+            return self._reduce_changed()
         if self._path is not None:
             place = self._url or self._path
             return _load_same, (place, self._file_identity or self._identity())
         return image_index, (self.to_bytes(),)
+
+    def _reduce_changed(self) -> tuple[Any, ...]:
+        identity = self._info()["base_identity"]
+        if self._path is None:
+            return image_index, (self.to_bytes(),)
+        return _load_changed, (self._url or self._path, identity, self._changes())
 
 
 def open_index(path: str, *, warm: bool, lock: bool) -> Index:
@@ -967,6 +1015,15 @@ def open_index(path: str, *, warm: bool, lock: bool) -> Index:
     index = Index.__new__(Index)
     index._open(os.fsencode(path), warm, lock)
     index._path = os.path.abspath(path)
+    index._file_identity = index._metadata = None
+    return index
+
+
+def open_indexes(paths: list[str], *, warm: bool, lock: bool, newest_wins: bool) -> Index:
+    """Map several files as one index; see `annidx.load`."""
+    index = Index.__new__(Index)
+    index._open_all([os.fsencode(path) for path in paths], warm, lock, newest_wins)
+    index._path, index._url = os.path.abspath(paths[0]), None
     index._file_identity = index._metadata = None
     return index
 
@@ -998,7 +1055,14 @@ def _load_same(place: str, identity: str) -> Index:
     return index
 
 
-def _as_json(metadata: object) -> str:
+def _load_changed(place: str, identity: str, changes: bytes) -> Index:
+    """Unpickle: map the file again, if it is the same, and change it as it was changed."""
+    index = _load_same(place, identity)
+    index._apply_changes(changes)
+    return index
+
+
+def as_json(metadata: object) -> str:
     if not isinstance(metadata, dict):
         raise ValueError(f"metadata: expected a dict, got {_core.described(metadata)}")
     try:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias, cast, overload
 
 from annidx import _core
 from annidx.errors import FormatError
 from annidx.follow import DEFAULT_INTERVAL, FollowingIndex
-from annidx.index import Index, Path, fetched_index, image_index, open_index
+from annidx.index import Index, Path, fetched_index, image_index, open_index, open_indexes
 from annidx.io import inputs
 from annidx.io.remote import fetched_file, is_url
 from annidx.io.streams import ReadableFile, read_whole
@@ -26,7 +26,12 @@ Source: TypeAlias = "Path | bytes | bytearray | memoryview | ReadableFile"
 
 @overload
 def load(
-    path: Source, warm: bool = False, lock: bool = False, *, follow: Literal[False] = False
+    path: Source | Sequence[Path],
+    warm: bool = False,
+    lock: bool = False,
+    *,
+    follow: Literal[False] = False,
+    on_duplicate: Literal["raise", "newest"] = "raise",
 ) -> Index: ...
 @overload
 def load(
@@ -41,7 +46,7 @@ def load(
     on_reload: Callable[[Index], object] | None = None,
 ) -> FollowingIndex: ...
 def load(
-    path: Source,
+    path: Source | Sequence[Path],
     warm: bool = False,
     lock: bool = False,
     *,
@@ -50,13 +55,16 @@ def load(
     background: bool = False,
     verify: bool = False,
     on_reload: Callable[[Index], object] | None = None,
+    on_duplicate: Literal["raise", "newest"] = "raise",
 ) -> Index | FollowingIndex:
     """Open a saved index by mapping its file.
 
     Parameters
     ----------
-    path : path, URL, bytes or binary file object
-        A file that `Index.save` or `Index.build` wrote. A URL, such as "s3://bucket/name.annidx",
+    path : path, URL, bytes, binary file object, or list of paths
+        A list: several files asked as one index, such as one and its changes
+        (`Index.save_changes`), parts (`encode`) or shards. Files of one model are routed once.
+        Else a file that `Index.save` or `Index.build` wrote. A URL, such as "s3://bucket/name.annidx",
         is fetched whole by fsspec into a cache folder ($ANNIDX_CACHE, or annidx in the user's cache
         folder), unless that version of it is there already, and mapped from there. Bytes, or an
         object that shows its memory, are an index in memory: read where they lie, which keeps them
@@ -77,6 +85,9 @@ def load(
         Check every byte of each file before it answers.
     on_reload : callable, optional
         Called with each new generation, an `Index`, after it took over.
+    on_duplicate : {"raise", "newest"}, default "raise"
+        What becomes of an id that several files of a list have: an error, or the last of them has
+        it. Changes always replace.
 
     Returns
     -------
@@ -88,8 +99,9 @@ def load(
     FormatError
         Not an annidx file, a damaged one, or one of a newer format.
     ValueError
-        The argument is none of these; a URL, and fsspec or what it needs for the URL is not
-        installed; `follow` or `lock` of what is no file; what belongs to `follow` without it.
+        Files of a list do not fit together: the message names two of them. The argument is none of
+        these; a URL, and fsspec or what it needs for the URL is not installed; `follow` or `lock`
+        of what is no file; what belongs to `follow` without it.
     OSError
         The file cannot be opened, mapped, locked or fetched.
 
@@ -99,6 +111,8 @@ def load(
     processes that map a file share its memory. The cache folder keeps the latest two files of a
     URL.
     """
+    if isinstance(path, (list, tuple)):
+        return _load_all(path, bool(warm), bool(lock), on_duplicate, follow=follow)
     with _annoys_files_named(path):
         if follow:
             return FollowingIndex(
@@ -121,6 +135,18 @@ def load(
         if lock:
             raise ValueError("lock: expected False for an index that is not mapped from a file")
         return image_index(_image_of(path))
+
+
+def _load_all(
+    paths: Sequence[Path], warm: bool, lock: bool, on_duplicate: str, *, follow: bool
+) -> Index:
+    if follow:
+        raise ValueError("follow: expected one path to follow, got a list")
+    newest = inputs.one_of(on_duplicate, "on_duplicate", ("raise", "newest")) == "newest"
+    places = [inputs.file_path(path, "path") for path in paths]
+    if not places:
+        raise ValueError("path: expected at least one file, got an empty list")
+    return open_indexes(places, warm=warm, lock=lock, newest_wins=newest)
 
 
 def _image_of(source: Any) -> object:

@@ -94,6 +94,8 @@ cdef extern from "rows/ids.h" namespace "annidx" nogil:
         void subtract(const SlotSet&)
         uint64_t slot_count()
         uint64_t count()
+        void freeze()
+        void set_stamp(uint64_t)
 
 
 cdef extern from "index/index.h" namespace "annidx" nogil:
@@ -155,6 +157,13 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         double value_scale
         uint64_t seed
         string identity
+        string base_identity
+        string model_identity
+        const char* kind
+        uint64_t images
+        uint64_t removed
+        uint64_t added
+        double drift
         string library_version
         const char* scan
         vector[CurveRow] curve
@@ -179,12 +188,36 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
     cppclass KnnGraph:
         void answer(Row, uint64_t, int64_t*, double*, Monitor*) except +raise_py_error
 
+    cppclass MergeOptions "annidx::Index::MergeOptions":
+        string path
+        string metadata
+        Image sets
+        double recall
+        cbool measure_recall
+        int64_t neighbours
+        uint32_t n_trees
+        int n_jobs
+        uint64_t memory_limit
+        Monitor* monitor
+
     cppclass Index:
         Index(Metric, Dtype, uint32_t) except +raise_py_error
         void add(const void*, InputType, uint64_t, const AddedIds&, cbool) except +raise_py_error
         cbool accepts(InputType)
         void build(const BuildOptions&) except +raise_py_error
+        void train(const BuildOptions&, uint64_t) except +raise_py_error
         void clear() except +raise_py_error
+        unique_ptr[Index] with_rows(
+            const void*, InputType, uint64_t, const AddedIds&, cbool, int, Monitor*
+        ) except +raise_py_error
+        unique_ptr[Index] without_rows(const vector[Row]&) except +raise_py_error
+        cbool is_changed()
+        void save_changes(const string&, int, Monitor*) except +raise_py_error
+        Image changes_to_bytes() except +raise_py_error
+        unique_ptr[Index] with_changes(const void*, uint64_t) except +raise_py_error
+        void merge(const MergeOptions&) except +raise_py_error
+        void encode(Index*, const string&, int, uint64_t, Monitor*) except +raise_py_error
+        uint64_t set_stamp() except +raise_py_error
         void save(const string&, const string&, const Image&, Monitor*) except +raise_py_error
         void write(ByteSink*, const string&, const Image&, Monitor*) except +raise_py_error
         string metadata() except +raise_py_error
@@ -233,6 +266,9 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
     unique_ptr[Index] open_index "annidx::Index::open"(
         const string&, const OpenOptions&
     ) except +raise_py_error
+    unique_ptr[Index] open_indexes "annidx::Index::open_all"(
+        const vector[string]&, const OpenOptions&, cbool
+    ) except +raise_py_error
     void verify_file(const string&) except +raise_py_error
 
 
@@ -257,6 +293,9 @@ cdef extern from "gate.h" namespace "annidx_binding" nogil:
         Entry enter_alone(Work, unsigned long)
         void leave_alone()
         void stop_waiting()
+        cbool begin_change()
+        void end_change()
+        void replace(unique_ptr[Index]) except +
         Work work()
         unsigned long owner()
         void close()

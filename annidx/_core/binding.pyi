@@ -94,6 +94,60 @@ class CoreIndex:
     def _create(self, metric: int, dtype: int, dim: int) -> None: ...
     def _open(self, path: bytes, warm: bool, lock: bool) -> None: ...
     def _open_image(self, image: object) -> None: ...
+    def _open_all(self, paths: list[bytes], warm: bool, lock: bool, newest_wins: bool) -> None: ...
+    @property
+    def _version(self) -> int: ...
+    def _train(
+        self, recall: float, n_jobs: int, seed: int, expected_items: int, progress: _Report | None
+    ) -> None: ...
+    def _encode(
+        self,
+        rows: CoreIndex,
+        path: bytes,
+        n_jobs: int,
+        memory_limit: int,
+        progress: _Report | None,
+    ) -> None: ...
+    def _with_rows(
+        self,
+        rows: _Array,
+        input_type: int,
+        int64_ids: npt.NDArray[np.int64] | None,
+        text: bytes | None,
+        text_offsets: npt.NDArray[np.uint64] | None,
+        is_update: bool,
+        n_jobs: int,
+    ) -> None: ...
+    def _remove_ids(
+        self,
+        int64_ids: npt.NDArray[np.int64] | None,
+        text: bytes | None,
+        text_offsets: npt.NDArray[np.uint64] | None,
+    ) -> list[int]: ...
+    def _is_changed(self) -> bool: ...
+    def _save_changes(self, path: bytes, n_jobs: int, progress: _Report | None) -> None: ...
+    def _changes(self) -> bytes: ...
+    def _apply_changes(self, image: bytes) -> None: ...
+    def _save_anew(
+        self,
+        path: bytes,
+        metadata: bytes,
+        sets: bytes | None,
+        version: int,
+        progress: _Report | None,
+    ) -> bool: ...
+    def _merge(
+        self,
+        path: bytes,
+        metadata: bytes,
+        recall: float,
+        measure_recall: bool,
+        neighbours: int,
+        n_trees: int,
+        n_jobs: int,
+        memory_limit: int,
+        progress: _Report | None,
+    ) -> None: ...
     def _check_can_add(self) -> None: ...
     def _check_built(self) -> None: ...
     def _add(

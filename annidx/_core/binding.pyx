@@ -99,7 +99,8 @@ cdef class CoreIndex:
     """The core's index, guarded: see gate.h for who may be inside when.
 
     No method may enter again while it is inside: one who waits to be alone keeps newcomers out.
-    The fields below mirror the core's state; they change only while a caller is inside alone.
+    The fields below mirror the core's state; they change only while a caller is inside alone, or,
+    of a built index, with `version`: what must fit together is asked of one core.
     """
 
     cdef Gate gate
@@ -110,6 +111,7 @@ cdef class CoreIndex:
     cdef uint64_t items
     cdef cbool is_built
     cdef cbool is_adopted  # has had a core; stays true after close
+    cdef uint64_t version  # counts changes of the built index
     cdef object identity_  # as it was first asked for: tuning does not unbind an IdSet
     cdef dict named  # named sets that were asked for, as filters that do not keep the index alive
     cdef list borrowed  # arrays that the core reads from until the build ends
@@ -195,6 +197,17 @@ cdef class CoreIndex:
             core = open_index(where, options)
         self._adopt(move(core))
 
+    def _open_all(self, list paths not None, bint warm, bint lock, bint newest_wins):
+        """Open several files as one index."""
+        cdef unique_ptr[Index] core
+        cdef vector[string] where = paths
+        cdef OpenOptions options
+        options.warm = warm
+        options.lock = lock
+        with nogil:
+            core = open_indexes(where, options, newest_wins)
+        self._adopt(move(core))
+
     def _open_image(self, image):
         """Open the bytes of an object: where they lie, which keeps the object, or a copy."""
         cdef unique_ptr[Index] core
@@ -272,6 +285,258 @@ cdef class CoreIndex:
             self._remember(core)
         finally:
             self.gate.leave_alone()
+
+    def _train(
+        self, double recall, int n_jobs, uint64_t seed, uint64_t expected_items, object progress
+    ):
+        """Become an index without rows, trained on the rows added so far."""
+        cdef BuildOptions options
+        options.recall = recall
+        options.n_jobs = n_jobs
+        options.seed = seed
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
+        options.monitor = monitor.get()
+        cdef Index* core = self._enter_alone(Work.building)
+        try:
+            with nogil:
+                core.train(options, expected_items)
+            self.borrowed.clear()
+            self.identity_ = None
+            self._remember(core)
+        finally:
+            self.gate.leave_alone()
+
+    def _encode(
+        self, CoreIndex rows not None, bytes path not None, int n_jobs, uint64_t memory_limit,
+        object progress,
+    ):
+        """Code the rows added to another index, which is being filled, into a part."""
+        cdef string where = path
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
+        cdef Index* core = self._enter_built()
+        cdef Index* given
+        try:
+            given = rows._enter_alone(Work.building)
+            try:
+                with nogil:
+                    core.encode(given, where, n_jobs, memory_limit, monitor.get())
+                rows.borrowed.clear()
+                rows._remember(given)
+            finally:
+                rows.gate.leave_alone()
+        finally:
+            self.gate.leave()
+
+    # -- changing ----------------------------------------------------------------------------
+
+    @property
+    def _version(self):
+        return self.version
+
+    cdef Index* _enter_change(self) except NULL:
+        """Enter as one who changes the index while others go on reading. Pair with _leave_change."""
+        cdef Index* core = self._enter_built()
+        while not self.gate.begin_change():
+            self.gate.leave()
+            with nogil:
+                rest()
+            PyErr_CheckSignals()
+            core = self._enter_built()
+        return self.gate.index()
+
+    cdef void _leave_change(self) noexcept:
+        self.gate.end_change()
+        self.gate.leave()
+
+    cdef int _become(self, unique_ptr[Index] core) except -1:
+        """Between _enter_change and _leave_change: let newcomers find another index."""
+        cdef Index* next_core = core.get()
+        self.gate.replace(move(core))
+        with cython.critical_section(self):
+            self.identity_ = None
+            self.named = {}
+            self.version += 1
+            self._remember(next_core)
+        return 0
+
+    def _with_rows(
+        self,
+        cnp.ndarray rows not None,
+        uint32_t input_type,
+        cnp.ndarray int64_ids,
+        bytes text,
+        cnp.ndarray text_offsets,
+        bint is_update,
+        int n_jobs,
+    ):
+        """Add rows to a built index, or let them replace those of the same ids."""
+        cdef AddedIds ids
+        if not cnp.PyArray_IS_C_CONTIGUOUS(rows):
+            raise ValueError("vectors: expected rows that lie one after the other in memory")
+        cdef const void* data = cnp.PyArray_DATA(rows)
+        cdef uint64_t count = rows.shape[0]
+        if int64_ids is not None:
+            ids.int64_ids = <const int64_t*>cnp.PyArray_DATA(int64_ids)
+        if text is not None:
+            ids.text = PyBytes_AS_STRING(text)
+            ids.text_offsets = <const uint64_t*>cnp.PyArray_DATA(text_offsets)
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(None)
+        cdef unique_ptr[Index] changed
+        cdef Index* core = self._enter_change()
+        try:
+            with nogil:
+                changed = core.with_rows(
+                    data, <InputType>input_type, count, ids, is_update, n_jobs, monitor.get()
+                )
+            self._become(move(changed))
+        finally:
+            self._leave_change()
+
+    def _remove_ids(self, cnp.ndarray int64_ids, bytes text, cnp.ndarray text_offsets):
+        """Remove the items of ids. Returns the positions (int64) of those there are not.
+
+        When there are such, nothing is removed unless the caller asks again without them.
+        """
+        cdef unique_ptr[Index] changed
+        cdef vector[Row] rows
+        cdef Py_ssize_t i
+        cdef Row row
+        cdef Py_ssize_t count = 0
+        cdef const int64_t* number = NULL
+        cdef const uint64_t* offsets = NULL
+        cdef const char* start = NULL
+        if int64_ids is not None:
+            count = int64_ids.shape[0]
+            number = <const int64_t*>cnp.PyArray_DATA(int64_ids)
+        elif text is not None:
+            count = text_offsets.shape[0] - 1
+            offsets = <const uint64_t*>cnp.PyArray_DATA(text_offsets)
+            start = PyBytes_AS_STRING(text)
+        cdef vector[Py_ssize_t] missing
+        cdef Index* core = self._enter_change()
+        try:
+            with nogil:
+                for i in range(count):
+                    if number != NULL:
+                        row = core.find(number[i])
+                    else:
+                        row = core.find_text(
+                            string_view(start + offsets[i], offsets[i + 1] - offsets[i])
+                        )
+                    if row == kNoRow:
+                        missing.push_back(i)
+                    else:
+                        rows.push_back(row)
+            if missing.empty() and not rows.empty():
+                with nogil:
+                    changed = core.without_rows(rows)
+                self._become(move(changed))
+        finally:
+            self._leave_change()
+        return list(missing)
+
+    def _is_changed(self):
+        cdef Index* core = self._enter()
+        try:
+            return core.is_changed()
+        finally:
+            self.gate.leave()
+
+    def _save_changes(self, bytes path not None, int n_jobs, object progress):
+        cdef string where = path
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
+        cdef Index* core = self._enter_built()
+        try:
+            with nogil:
+                core.save_changes(where, n_jobs, monitor.get())
+        finally:
+            self.gate.leave()
+
+    def _changes(self):
+        """Return what save_changes would write."""
+        cdef Image image
+        cdef Index* core = self._enter_built()
+        try:
+            with nogil:
+                image = core.changes_to_bytes()
+        finally:
+            self.gate.leave()
+        return PyBytes_FromStringAndSize(<const char*>image.data(), <Py_ssize_t>image.size())
+
+    def _apply_changes(self, bytes image not None):
+        cdef const char* start = PyBytes_AS_STRING(image)
+        cdef uint64_t size = len(image)
+        cdef unique_ptr[Index] changed
+        cdef Index* core = self._enter_change()
+        try:
+            with nogil:
+                changed = core.with_changes(start, size)
+            self._become(move(changed))
+        finally:
+            self._leave_change()
+
+    def _save_anew(
+        self,
+        bytes path not None,
+        bytes metadata not None,
+        bytes sets,
+        uint64_t version,
+        object progress,
+    ):
+        """Write all rows into one file, which is the index then. False: it is of another version."""
+        cdef string where = path
+        cdef string text = metadata
+        cdef OpenOptions options
+        cdef unique_ptr[Index] opened
+        cdef Image named
+        if sets is not None:
+            named = _image_of(sets)
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
+        cdef Index* core = self._enter_change()
+        try:
+            if version != self.version:
+                return False
+            if sets is None:
+                named = core.encoded_sets()
+            with nogil:
+                core.save(where, text, named, monitor.get())
+                opened = open_index(where, options)
+            self._become(move(opened))
+        finally:
+            self._leave_change()
+        return True
+
+    def _merge(
+        self,
+        bytes path not None,
+        bytes metadata not None,
+        double recall,
+        bint measure_recall,
+        int64_t neighbours,
+        uint32_t n_trees,
+        int n_jobs,
+        uint64_t memory_limit,
+        object progress,
+    ):
+        """Write all rows into one file, with the named sets there are."""
+        cdef MergeOptions options
+        options.path = path
+        options.metadata = metadata
+        options.recall = recall
+        options.measure_recall = measure_recall
+        options.neighbours = neighbours
+        options.n_trees = n_trees
+        options.n_jobs = n_jobs
+        options.memory_limit = memory_limit
+        cdef unique_ptr[PythonMonitor] monitor = _monitor_for(progress)
+        options.monitor = monitor.get()
+        cdef Index* core = self._enter_built()
+        try:
+            options.sets = core.encoded_sets()
+            with nogil:
+                core.merge(options)
+        finally:
+            self.gate.leave()
 
     def _save(self, bytes path not None, bytes metadata not None, bytes sets, object progress):
         """Write the file. sets: as `_encoded_sets` gives them; None: the present ones."""
@@ -470,17 +735,26 @@ cdef class CoreIndex:
         the radius is compared, in many dimensions often every item.
         """
         cdef QueryOptions options
-        allow = self._named_or_same(allow)
+        cdef uint64_t version = self.version
+        allowed = self._named_or_same(allow)
         if (
             k is not None
             and cnp.PyArray_CheckExact(vectors)
             and self._is_plain_query(<cnp.ndarray>vectors, packed)
-            and _is_plain_call(allow, deny, n_jobs)
+            and _is_plain_call(allowed, deny, n_jobs)
         ):
             _read_options(&options, k, recall, search_k, radius)
-            return self._query_one(
-                cnp.PyArray_DATA(<cnp.ndarray>vectors), 0, True, <SlotBits>allow, &options
-            )
+            while True:
+                try:
+                    return self._query_one(
+                        cnp.PyArray_DATA(<cnp.ndarray>vectors), 0, True, <SlotBits>allowed, &options
+                    )
+                except ValueError:
+                    # A name meant a set of another version of the index.
+                    if self.version == version:
+                        raise
+                    version = self.version
+                    allowed = self._named_or_same(allow)
         return self._query_any(
             vectors, k, recall, search_k, allow, deny, radius, n_jobs, packed, False
         )
@@ -531,20 +805,34 @@ cdef class CoreIndex:
         """
         cdef QueryOptions options
         cdef int64_t row
-        allow = self._named_or_same(allow)
+        cdef uint64_t version = self.version
+        allowed = self._named_or_same(allow)
         if (
             k is not None
             and _is_one_id(ids)
-            and _is_plain_call(allow, deny, n_jobs)
+            and _is_plain_call(allowed, deny, n_jobs)
             and type(missing) is str
             and missing == "raise"
         ):
             _read_options(&options, k, recall, search_k, radius)
             self._check_built()
-            row = self._find_one(ids)
-            if row < 0:
-                raise KeyError(ids)
-            return self._query_one(NULL, <Row>row, include_self, <SlotBits>allow, &options)
+            while True:
+                row = self._find_one(ids)
+                if row < 0:
+                    raise KeyError(ids)
+                try:
+                    found = self._query_one(
+                        NULL, <Row>row, include_self, <SlotBits>allowed, &options
+                    )
+                except (IndexError, ValueError):
+                    if self.version == version:
+                        raise
+                else:
+                    if self.version == version:
+                        return found
+                # The row, or the set of a name, was of another version of the index.
+                version = self.version
+                allowed = self._named_or_same(allow)
         return self._query_items_any(
             ids, k, include_self, recall, search_k, allow, deny, radius, n_jobs, missing
         )
@@ -587,8 +875,8 @@ cdef class CoreIndex:
             options.eligible_count = 1
         cdef Index* core = self._enter_built()
         try:
-            if options.k > self.items:
-                options.k = <uint32_t>self.items
+            if options.k > core.items():
+                options.k = <uint32_t>core.items()
             count = options.k
             ids = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_INT64)
             distances = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_FLOAT64)
@@ -649,8 +937,8 @@ cdef class CoreIndex:
             row = <const Row*>cnp.PyArray_DATA(rows)
         cdef Index* core = self._enter_built()
         try:
-            if options.k > self.items:
-                options.k = <uint32_t>self.items
+            if options.k > core.items():
+                options.k = <uint32_t>core.items()
             shape[1] = options.k
             ids = cnp.PyArray_SimpleNew(2, shape, cnp.NPY_INT64)
             distances = cnp.PyArray_SimpleNew(2, shape, cnp.NPY_FLOAT64)
@@ -787,7 +1075,7 @@ cdef class CoreIndex:
         cdef cnp.npy_intp count
         cdef int64_t* out
         try:
-            count = <cnp.npy_intp>self.items
+            count = <cnp.npy_intp>core.items()
             ids = cnp.PyArray_SimpleNew(1, &count, cnp.NPY_INT64)
             out = <int64_t*>cnp.PyArray_DATA(ids)
             with nogil:
@@ -945,6 +1233,13 @@ cdef class CoreIndex:
             value_scale=info.value_scale,
             seed=info.seed,
             identity=info.identity.decode("ascii", "replace"),
+            base_identity=info.base_identity.decode("ascii", "replace"),
+            model_identity=info.model_identity.decode("ascii", "replace"),
+            kind=(<bytes>info.kind).decode("ascii", "replace"),
+            images=info.images,
+            added=info.added,
+            removed=info.removed,
+            drift=info.drift,
             library_version=info.library_version.decode("utf-8", "replace"),
             scan=(<bytes>info.scan).decode("ascii", "replace"),
             curve=[_point_of(row) for row in info.curve],

@@ -7,7 +7,10 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <mutex>
+#include <new>
 #include <thread>
+#include <vector>
 
 #include "index/index.h"
 
@@ -29,7 +32,7 @@ enum class Work : int { none = 0, short_change = 1, building = 2 };
 class Gate {
  public:
   Gate() noexcept : word_(epoch_bits() | kClosed) {}  // until open()
-  ~Gate() { delete index_.load(std::memory_order_acquire); }
+  ~Gate() { destroy(); }
   Gate(const Gate&) = delete;
   Gate& operator=(const Gate&) = delete;
 
@@ -49,6 +52,23 @@ class Gate {
   void leave() noexcept {
     const std::uint64_t after = word_.fetch_sub(kReader, std::memory_order_acq_rel) - kReader;
     if ((after & kStateMask) == kClosed) destroy();
+    if (has_retired_.load(std::memory_order_relaxed)) free_retired();
+  }
+
+  // One who changes the index without keeping others out: at most one at a time. False: another is
+  // at it.
+  bool begin_change() noexcept {
+    forget_threads_lost_in_fork();
+    return !changing_.exchange(true, std::memory_order_acquire);
+  }
+  void end_change() noexcept { changing_.store(false, std::memory_order_release); }
+  // Between enter() and leave(), and between begin_change() and end_change(): newcomers find the
+  // new index; the one before goes when nobody who may have found it is inside.
+  void replace(std::unique_ptr<annidx::Index> next) {
+    const std::lock_guard<Retired> lock(retired_);
+    retired_.indexes.reserve(retired_.indexes.size() + 1);
+    retired_.indexes.emplace_back(index_.exchange(next.release(), std::memory_order_acq_rel));
+    has_retired_.store(true, std::memory_order_relaxed);
   }
 
   // While this is answered with busy, newcomers are kept out, so that the caller's turn comes; one
@@ -111,6 +131,10 @@ class Gate {
       const bool half_done = word & kAlone;
       const std::uint64_t fresh = epoch_bits() | (half_done ? kClosed : (word & kClosed));
       if (word_.compare_exchange_weak(word, fresh, std::memory_order_acq_rel)) {
+        changing_.store(false, std::memory_order_release);
+        // A list that was being changed is half-done here: left alone.
+        if (!retired_.try_lock()) ::new (&retired_.indexes) Retired::List();
+        retired_.unlock();
         if (half_done) index_.store(nullptr, std::memory_order_release);
         return;
       }
@@ -120,10 +144,39 @@ class Gate {
   // harmless.
   void destroy() noexcept { delete index_.exchange(nullptr, std::memory_order_acq_rel); }
 
+  // Indexes that were replaced. Who finds it locked leaves it to another.
+  struct Retired {
+    using List = std::vector<std::unique_ptr<annidx::Index>>;
+    List indexes;
+    std::atomic_flag is_locked = ATOMIC_FLAG_INIT;
+    bool try_lock() noexcept { return !is_locked.test_and_set(std::memory_order_acquire); }
+    void lock() noexcept {
+      while (!try_lock()) std::this_thread::yield();
+    }
+    void unlock() noexcept { is_locked.clear(std::memory_order_release); }
+  };
+
+  // Those that were retired before a moment when nobody was inside are known to nobody.
+  void free_retired() noexcept {
+    if (!retired_.try_lock()) return;
+    Retired::List unknown;
+    unknown.swap(retired_.indexes);
+    const std::uint64_t inside = word_.load(std::memory_order_acquire) & kStateMask & ~kClosed;
+    if (inside != 0) {
+      unknown.swap(retired_.indexes);
+    } else {
+      has_retired_.store(false, std::memory_order_relaxed);
+    }
+    retired_.unlock();
+  }
+
   std::atomic<std::uint64_t> word_;
   std::atomic<annidx::Index*> index_{nullptr};
   std::atomic<Work> work_{Work::none};
   std::atomic<unsigned long> owner_{0};
+  std::atomic<bool> changing_{false};
+  std::atomic<bool> has_retired_{false};
+  Retired retired_;
 };
 
 // Between two tries to enter.

@@ -30,6 +30,7 @@ cdef class SlotBits:
         try:
             with nogil:
                 bits.reset(new SlotSet(core.items()))
+                bits.get().set_stamp(core.set_stamp())
                 for i in range(count):
                     if row[i] >= 0:
                         bits.get().insert(core.slot_of(<Row>row[i]))
@@ -52,6 +53,7 @@ cdef class SlotBits:
         try:
             with nogil:
                 bits.reset(new SlotSet(core.items()))
+                bits.get().set_stamp(core.set_stamp())
                 is_there = core.read_set(sought, bits.get())
         finally:
             index.gate.leave()
@@ -66,6 +68,7 @@ cdef class SlotBits:
 
     cdef void _become(self, unique_ptr[SlotSet] bits, CoreIndex index, str identity) noexcept:
         self.bits = move(bits)
+        self.bits.get().freeze()
         self.index = index
         self.identity = identity
 

@@ -135,6 +135,15 @@ inline constexpr std::uint64_t kMendedOpened = 24'576;
 inline constexpr std::uint64_t kMendedCandidates = 6'144;
 inline constexpr std::uint64_t kMendedReranked = 96;
 
+// Where at most one row in so many is new, an index's lists are mended; else all are made anew,
+// which is then as fast.
+inline constexpr std::uint64_t kFewFreshRows = 4;
+// A part of added rows is joined with the one before it when that is smaller than this many of it.
+inline constexpr std::uint64_t kJoinedPartFactor = 3;
+
+// Rows of each leaf that tell how far rows are from their centroids.
+inline constexpr std::uint32_t kDriftRowsPerLeaf = 4;
+
 // ---- neighbours of all items -------------------------------------------------------------
 
 // Places of a list beyond the k asked for, one for so many and so many besides: what the bytes of

@@ -131,6 +131,9 @@ void Build::count_blocks() {
 
 void Build::set_params() {
   params_.id_kind = static_cast<std::uint32_t>(ids_.kind());
+  if (plan_.removed && plan_.removed->are_texts()) {
+    params_.id_kind = static_cast<std::uint32_t>(IdKind::text);
+  }
   params_.scan_kind = static_cast<std::uint32_t>(scan_);
   params_.tree_count = static_cast<std::uint32_t>(partitions_.size());
   params_.work_dim4 = round_up(dim_, 4);
@@ -172,8 +175,12 @@ void Build::lay_out() {
   set_params();
   format::TextBytes texts{ids_.text_bytes(), 0};
   if (plan_.removed) texts.removed = plan_.removed->text_bytes();
-  const auto sections =
+  auto sections =
       format::plan_sections(plan_.kind, model_.metric, model_.dtype, dim_, items_, params_, texts);
+  sections.back().bytes = plan_.metadata.size();
+  if (!plan_.sets.empty()) {
+    sections.push_back({Section::sets, 0, plan_.sets.size(), format::kSetsAlignment});
+  }
   memory_ = place_->allocate(format::image_bytes(sections));
   image_ = memory_->mutable_data();
   format::begin_image(image_, plan_.kind, model_.metric, model_.dtype, dim_, items_, params_,

@@ -46,6 +46,8 @@ struct BuildPlan {
   std::uint64_t memory_limit = 0;  // bytes; 0: none
   const char* library_version = "";
   Monitor* monitor = nullptr;
+  std::string metadata;         // UTF-8
+  std::vector<std::byte> sets;  // content of the section `sets`; empty: none
   // Of changes: the index they belong to, and the ids that they remove from it.
   const std::uint8_t* base_identity = nullptr;
   const RemovedIds* removed = nullptr;

@@ -46,6 +46,12 @@ void Build::fill_rows_and_ids() {
                     format::mutable_section(image_, Section::id_text));
     ids_.write_order(section<std::uint32_t>(Section::id_order));
   }
+  std::memcpy(format::mutable_section(image_, Section::metadata), plan_.metadata.data(),
+              plan_.metadata.size());
+  if (!plan_.sets.empty()) {
+    std::memcpy(format::mutable_section(image_, Section::sets), plan_.sets.data(),
+                plan_.sets.size());
+  }
   if (plan_.removed) {
     plan_.removed->write(section<std::int64_t>(Section::removed_ids),
                          section<std::uint64_t>(Section::removed_text_offsets),

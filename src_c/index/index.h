@@ -19,6 +19,9 @@
 
 namespace annidx {
 
+class Memory;
+struct Part;
+
 // Makes the calling thread's buffers ready. Where memory is too short for that, the C library ends
 // the process: better when the library is loaded than at the first query.
 void prepare_thread();
@@ -92,7 +95,16 @@ struct IndexInfo {
   double default_recall = 0;
   double value_scale = 1;
   std::uint64_t seed = 0;
-  std::string identity;  // 32 hexadecimal digits
+  std::string identity;       // 32 hexadecimal digits; a changed index has others than any file
+  std::string base_identity;  // of the first image
+  std::string model_identity;
+  const char* kind = "";      // "index", "model", "part", "changes": of the first image
+  std::uint64_t images = 0;   // that it consists of
+  std::uint64_t removed = 0;  // rows in them that were removed or replaced
+  std::uint64_t added = 0;    // rows beside those of the first image
+  // How far the added rows are from the centroids of their leaves, over how far the first image's
+  // are, by mean squared distance; 0: there are none.
+  double drift = 0;
   std::string library_version;
   const char* scan = "";  // "codes", "byte_rows", "bits", "vectors"
   std::vector<CurveRow> curve;
@@ -145,6 +157,9 @@ class Index {
     const std::uint64_t* text_offsets = nullptr;
   };
   void add(const void* rows, InputType type, std::uint64_t n, const Ids& ids, bool borrowed);
+  // Becomes an index without rows, to which others can be added, or by which they can be coded: the
+  // rows added so far are a sample of so many that it is trained on.
+  void train(const BuildOptions& options, std::uint64_t expected_items);
   // float32 and the index's own dtype always; int8 for int8, uint8 for uint8, bits for bits.
   bool accepts(InputType type) const noexcept;
   void build(const BuildOptions& options);
@@ -157,6 +172,11 @@ class Index {
     bool lock = false;
   };
   static std::unique_ptr<Index> open(const std::string& path, const OpenOptions& options);
+  // Several files as one index: parts, shards, an index and its changes. That a later file has an
+  // id of an earlier one is an error, unless it holds changes or newest_wins. Throws
+  // Error(invalid_argument) naming the files that do not fit together.
+  static std::unique_ptr<Index> open_all(const std::vector<std::string>& paths,
+                                         const OpenOptions& options, bool newest_wins);
   // From the bytes of an image: read where they lie as long as the index lives, with `keeper` to
   // keep them there, which needs kImageAlignment; copied when that is null.
   static constexpr std::uint64_t kImageAlignment = 64;
@@ -171,6 +191,43 @@ class Index {
   void write(ByteSink* sink, const std::string& metadata, const std::vector<std::byte>& sets,
              Monitor* monitor) const;
   std::string metadata() const;
+
+  // ---- changing ----------------------------------------------------------------------
+  // Each gives another index, which shares what is the same; this one stays as it is. The index is
+  // built.
+  //
+  // With more rows, which replace those of the same ids, or must not when is_update is false.
+  std::unique_ptr<Index> with_rows(const void* rows, InputType type, std::uint64_t n,
+                                   const Ids& ids, bool is_update, int n_jobs,
+                                   Monitor* monitor) const;
+  // Without these rows, each below items().
+  std::unique_ptr<Index> without_rows(const std::vector<Row>& rows) const;
+  // Whether it is more, or less, than the one image that was built or opened.
+  bool is_changed() const noexcept;
+  // What differs from the first image, in a file of its own. Atomic.
+  void save_changes(const std::string& path, int n_jobs, Monitor* monitor) const;
+  std::vector<std::byte> changes_to_bytes() const;
+  // The same with the changes that a file's bytes hold.
+  std::unique_ptr<Index> with_changes(const void* image, std::uint64_t bytes) const;
+  // All rows in one file, as a build would leave it; nothing is trained. Atomic.
+  struct MergeOptions {
+    std::string path;
+    std::string metadata;
+    std::vector<std::byte> sets;
+    double recall = 0.0;         // the default target; 0: that of the first image
+    bool measure_recall = true;  // else the curve of the first image is kept
+    std::int64_t neighbours =
+        -1;  // of a list; below 0: as many as the first image has, if an index
+    std::uint32_t n_trees = 1;
+    int n_jobs = -1;
+    std::uint64_t memory_limit = 0;
+    Monitor* monitor = nullptr;
+  };
+  void merge(const MergeOptions& options) const;
+  // Codes the rows added to `rows`, which is being filled, by this index's model, into a part to be
+  // merged. Atomic. `rows` is empty afterwards.
+  void encode(Index* rows, const std::string& path, int n_jobs, std::uint64_t memory_limit,
+              Monitor* monitor) const;
 
   // ---- named sets --------------------------------------------------------------------
   // Those of the file, or the ones that took their place in this object. Needs the index built.
@@ -220,7 +277,8 @@ class Index {
   // The ids of all rows, in row order; kinds row and int64, built only.
   void int64_ids(std::int64_t* out) const;
   std::string_view text_id_of(Row row) const;
-  Slot slot_of(Row row) const;  // built only
+  Slot slot_of(Row row) const;      // built only
+  std::uint64_t set_stamp() const;  // see SlotSet::stamp(); built only
 
   // Measures recall against exact answers for these queries and makes it the curve of this object
   // (of the file too, when saved afterwards). n_queries 0: keeps the stored curve. Needs the index
@@ -244,6 +302,16 @@ class Index {
 
  private:
   struct State;
+  explicit Index(std::unique_ptr<State> state);
+  std::unique_ptr<Index> with_parts(std::vector<Part> parts) const;
+  void join_small_parts(unsigned n_threads, Monitor* monitor);
+  std::unique_ptr<Memory> changes_image(class ImagePlace* place, int n_jobs,
+                                        Monitor* monitor) const;
+  struct BuildPlan merge_plan(const MergeOptions& options) const;
+  // As a save of a changed index merges: nothing is measured.
+  MergeOptions continued(const std::string& path, const std::string& metadata,
+                         const std::vector<std::byte>& sets, Monitor* monitor) const;
+  std::unique_ptr<Memory> merged_memory(Monitor* monitor) const;
   std::unique_ptr<State> state_;
 };
 

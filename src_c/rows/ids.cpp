@@ -374,27 +374,37 @@ void RemovedIds::write(std::int64_t* ids, std::uint64_t* text_offsets, std::byte
 SlotSet::SlotSet(std::uint64_t slot_count)
     : slot_count_(slot_count), words_(words_for(slot_count) + 1, 0) {}
 
-void SlotSet::insert(Slot slot) noexcept { words_[slot / 64] |= 1ull << slot % 64; }
+void SlotSet::insert(Slot slot) noexcept {
+  frozen_count_ = kNotFrozen;
+  words_[slot / 64] |= 1ull << slot % 64;
+}
 
-void SlotSet::erase(Slot slot) noexcept { words_[slot / 64] &= ~(1ull << slot % 64); }
+void SlotSet::erase(Slot slot) noexcept {
+  frozen_count_ = kNotFrozen;
+  words_[slot / 64] &= ~(1ull << slot % 64);
+}
 
 bool SlotSet::contains(Slot slot) const noexcept { return words_[slot / 64] >> slot % 64 & 1; }
 
 void SlotSet::complement() noexcept {
+  frozen_count_ = kNotFrozen;
   const std::uint64_t used = words_for(slot_count_);
   for (std::uint64_t i = 0; i < used; ++i) words_[i] = ~words_[i];
   if (slot_count_ % 64 != 0) words_[used - 1] &= (1ull << slot_count_ % 64) - 1;
 }
 
 void SlotSet::intersect(const SlotSet& other) noexcept {
+  frozen_count_ = kNotFrozen;
   for (std::size_t i = 0; i < words_.size(); ++i) words_[i] &= other.words_[i];
 }
 
 void SlotSet::subtract(const SlotSet& other) noexcept {
+  frozen_count_ = kNotFrozen;
   for (std::size_t i = 0; i < words_.size(); ++i) words_[i] &= ~other.words_[i];
 }
 
 std::uint64_t SlotSet::count() const noexcept {
+  if (frozen_count_ != kNotFrozen) return frozen_count_;
   std::uint64_t bits = 0;
   for (const std::uint64_t word : words_) bits += bits_in(word);
   return bits;

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -83,6 +85,7 @@ class RemovedIds {
   explicit RemovedIds(std::vector<std::int64_t> ids);
   explicit RemovedIds(std::vector<std::string> texts);
 
+  bool are_texts() const noexcept { return !texts_.empty(); }
   std::uint32_t count() const noexcept {
     return static_cast<std::uint32_t>(std::max(ids_.size(), texts_.size()));
   }
@@ -93,6 +96,36 @@ class RemovedIds {
  private:
   std::vector<std::int64_t> ids_;
   std::vector<std::string> texts_;
+};
+
+// What was worked out from a set for one purpose, to be found again. Never waits: when another
+// thread is at it, nothing is found or kept.
+class Derived {
+ public:
+  Derived() = default;
+  Derived(const Derived&) noexcept {}  // of a copy of the set nothing is known
+  Derived& operator=(const Derived&) noexcept {
+    key_ = 0;
+    value_.reset();
+    return *this;
+  }
+  std::shared_ptr<const void> get(std::uint64_t key) noexcept {
+    if (busy_.test_and_set(std::memory_order_acquire)) return nullptr;
+    std::shared_ptr<const void> found = key == key_ ? value_ : nullptr;
+    busy_.clear(std::memory_order_release);
+    return found;
+  }
+  void put(std::uint64_t key, std::shared_ptr<const void> value) noexcept {
+    if (busy_.test_and_set(std::memory_order_acquire)) return;
+    key_ = key;
+    value_.swap(value);
+    busy_.clear(std::memory_order_release);
+  }
+
+ private:
+  std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+  std::uint64_t key_ = 0;
+  std::shared_ptr<const void> value_;
 };
 
 // A set of slots of one index: one bit each (bit s % 64 of word s / 64), with a spare word behind.
@@ -107,15 +140,25 @@ class SlotSet {
   void intersect(const SlotSet& other) noexcept;  // same slot_count
   void subtract(const SlotSet& other) noexcept;   // same slot_count
   std::uint64_t slot_count() const noexcept { return slot_count_; }
-  std::uint64_t count() const noexcept;  // bits set
+  std::uint64_t count() const noexcept;                // bits set
+  void freeze() noexcept { frozen_count_ = count(); }  // no change comes: it is counted once
+  // The index that it was made for; see Collection::stamp(). 0: any.
+  std::uint64_t stamp() const noexcept { return stamp_; }
+  void set_stamp(std::uint64_t stamp) noexcept { stamp_ = stamp; }
+  Derived& derived() const noexcept { return derived_; }
   std::uint64_t count_range(std::uint64_t first, std::uint64_t n) const noexcept;
   const std::uint64_t* words() const noexcept { return words_.data(); }
   // The slots of the set, ascending.
   std::vector<Slot> to_slots() const;
 
  private:
+  static constexpr std::uint64_t kNotFrozen = ~std::uint64_t{0};
+
   std::uint64_t slot_count_;
   std::vector<std::uint64_t> words_;
+  std::uint64_t frozen_count_ = kNotFrozen;
+  std::uint64_t stamp_ = 0;
+  mutable Derived derived_;
 };
 
 }  // namespace annidx

@@ -36,6 +36,7 @@ void Searcher::find_candidates(const SearchView& view, const Request& request, s
   const Setting& setting = request.setting;
   const bool has_blocks = view.block_centroids != nullptr;
   const bool expands = view.neighbours.entries != nullptr && setting.expanded > 0;
+  routed_leaves_ = view.forest.leaves.centres;
   route(view.forest, query_.routed(), has_blocks ? setting.opened : setting.candidates,
         request.eligible, &route_scratch_, &leaves_);
   const std::uint64_t scanned = expands ? std::max(keep, setting.expanded) : keep;
@@ -115,8 +116,21 @@ void Searcher::search(const SearchView& view, const Request& request) {
   }
 }
 
+const std::vector<Neighbour>& Searcher::run_routed(const SearchView& view, const Request& request) {
+  const std::uint64_t exact = std::max(request.setting.exact, request.k) + 1;
+  const std::uint64_t keep =
+      view.scan == Scan::codes ? std::max(request.setting.rerank, exact) : exact;
+  leaf_scan_.run(view, query_, leaves_, request, keep, pages_, &candidates_);
+  if (request.excluded != kNoRow) candidates_.remove(request.excluded);
+  if (view.row_scalars) rerank(view, query_, exact, pages_, &candidates_);
+  exact_.score(view, query_, request, candidates_);
+  exact_.set_distances(view, query_);
+  return exact_.found();
+}
+
 const std::vector<Neighbour>& Searcher::run(const SearchView& view, const void* values,
                                             const Request& request) {
+  routed_leaves_ = nullptr;
   query_.set(view, values);
   if (request.leading == kNoRow || !request.is_eligible(request.leading)) {
     search(view, request);

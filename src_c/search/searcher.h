@@ -31,6 +31,13 @@ class Searcher {
   // only by the radius.
   const std::vector<Neighbour>& run(const SearchView& view, const void* values,
                                     const Request& request);
+  // Whether the last run chose leaves of this view, as far as it went.
+  bool has_routed(const SearchView& view) const noexcept {
+    return routed_leaves_ == view.forest.leaves.centres;
+  }
+  // The query of the last run once more, for points of another view of the same leaves: those of
+  // the leaves that the last run chose are all looked at. May find fewer than k.
+  const std::vector<Neighbour>& run_routed(const SearchView& view, const Request& request);
   // Called while a query reads much, so that pages can be given back where memory is limited. Must
   // outlive the searcher.
   void set_page_keeper(const std::function<void()>* keeper) { pages_.set(keeper); }
@@ -63,6 +70,7 @@ class Searcher {
   TraceStage trace_;
   PageKeeper pages_;
   Slot traced_excluded_ = kNoRow;
+  const std::uint8_t* routed_leaves_ = nullptr;  // of the view of the last run; null: none
 };
 
 }  // namespace annidx

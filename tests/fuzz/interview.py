@@ -87,6 +87,23 @@ def interview(path: Path) -> Outcome:
     return outcome
 
 
+def interview_beside(base: Path, path: Path) -> Outcome:
+    """Load a file behind a sound one, ask both all there is to ask, and make one file of them."""
+    outcome = Outcome(ValueError, MemoryError)
+    try:
+        index = annidx.load([base, path], on_duplicate="newest")
+    except ValueError:  # damaged, or of another kind
+        outcome.refused = True
+        return outcome
+    with index:
+        ask_all(index, outcome)
+        outcome.ask(lambda: index.remove_items(list(index.ids[:3])))
+        _ask_queries(index, outcome, are_sound=False)
+        outcome.ask(lambda: index.save_changes(path.with_suffix(".changes"), n_jobs=1))
+        outcome.ask(lambda: index.to_bytes())
+    return outcome
+
+
 def _ask_queries(index: annidx.Index, outcome: Outcome, *, are_sound: bool = True) -> None:
     queries = queries_for(index)
     for query in queries:

@@ -84,11 +84,36 @@ def image_of(
         return path.read_bytes()
 
 
+def base_image(metric: str, dtype: str) -> bytes:
+    """Build the small index that `living_images` has changes of."""
+    return image_of(metric, dtype, 40, 6, "int")
+
+
+def living_images(metric: str, dtype: str) -> list[bytes]:
+    """Make a model, a part of it, and changes of the base image."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, part, base, changes = (Path(folder) / name for name in ("m", "p", "b", "c"))
+        vectors = vectors_for(metric, dtype, 60, 6, 2)
+        annidx.train(vectors, metric, dtype, n_jobs=1).save(model)
+        annidx.encode(model, vectors[:9], [f"id {i}" for i in range(9)], out=part, n_jobs=1)
+        base.write_bytes(base_image(metric, dtype))
+        with annidx.load(base) as index:
+            known = index.ids.tolist()
+            index.remove_items(known[:5])
+            index.update_items(vectors[:7], [*known[5:9], 1, 2, 3])
+            index.save_changes(changes, n_jobs=1)
+        return [path.read_bytes() for path in (model, part, changes)]
+
+
 def index_seeds() -> Iterator[tuple[str, bytes]]:
     """Name and content of sound annidx files of every metric, storage, id kind and scan."""
     for metric, dtypes in STORAGE.items():
         for dtype, ids in zip(dtypes, itertools.cycle(("row", "int", "str")), strict=False):
             yield f"{metric}-{dtype}-{ids}", image_of(metric, dtype, 40, 6, ids)
+        for name, image in zip(
+            ("model", "part", "changes"), living_images(metric, dtypes[0]), strict=True
+        ):
+            yield f"{metric}-{name}", image
         yield f"{metric}-trees", image_of(metric, dtypes[0], 120, 9, "str", trees=3)
         yield f"{metric}-one", image_of(metric, dtypes[-1], 1, 1, "int")
         if metric == "hamming":

@@ -21,7 +21,7 @@ sys.path[:0] = [str(TESTS), str(TESTS / "fuzz")]
 
 import images  # noqa: E402
 import make_seeds  # noqa: E402
-from interview import interview  # noqa: E402
+from interview import interview, interview_beside  # noqa: E402
 
 # What a file of some kilobytes may make the process grow by.
 MEMORY_BYTES = 1 << 30
@@ -50,7 +50,7 @@ def sound_images(metric: str) -> list[bytes]:
         )
         small = images.first_leaves(large, make_seeds.SMALL_POINTS)
         found += [small, images.with_groups(small)]
-    return found
+    return [*found, *make_seeds.living_images(metric, first)]
 
 
 def mutant(metric: str, number: int, sources: list[bytes]) -> Mutant:
@@ -139,13 +139,15 @@ def main() -> None:
     if sys.platform == "linux":
         limit_memory()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mutant.annidx"
+        path, base = Path(folder) / "mutant.annidx", Path(folder) / "base.annidx"
+        base.write_bytes(make_seeds.base_image(metric, make_seeds.STORAGE[metric][0]))
         for number in range(first, first + count):
             print(number, flush=True)
             made = mutant(metric, number, sources)
             path.write_bytes(made.image)
             try:
                 outcome = interview(path)
+                interview_beside(base, path)
             except BaseException:
                 print(f"mutant {number} of {metric}: {made.story}", file=sys.stderr, flush=True)
                 raise

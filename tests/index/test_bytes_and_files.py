@@ -180,7 +180,7 @@ def test_a_damaged_image_is_noticed(image: bytes) -> None:
         annidx.load(damaged).verify()
 
 
-@pytest.mark.parametrize("wrong", [3, None, ["x"], np.zeros((4, 4))[:, ::2]])
+@pytest.mark.parametrize("wrong", [3, None, [b"x"], {"x"}, np.zeros((4, 4))[:, ::2]])
 def test_what_is_no_source_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"^path: expected .*, got "):
         annidx.load(wrong)
