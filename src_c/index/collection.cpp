@@ -267,6 +267,7 @@ Request CollectionSearcher::request_for(const Collection& all, std::size_t at,
     if (place.part == &part) *out = part.image->slot_of(place.row);
   }
   own.eligible = sets ? &(*sets)[at] : part.alive ? &part.alive->slots() : nullptr;
+  own.few_are_gone = !sets && part.alive && part.count() * 4 > part.image->items() * 3;
   if (request.all_within) own.k = part.image->items();
   return own;
 }

@@ -55,7 +55,7 @@ CodeRun BlockScan::run_of(Slot block) const noexcept {
 // evenly over the blocks that have some.
 void BlockScan::choose_blocks(const Request& request) {
   std::uint64_t wanted = request.setting.candidates / kBlockPoints + 1;
-  if (request.eligible) {
+  if (request.filter()) {
     std::size_t kept = 0;
     std::uint64_t eligible = 0;
     for (std::size_t i = 0; i < blocks_.count(); ++i) {

@@ -12,8 +12,6 @@
 namespace annidx {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 struct LeafJob {
   LeafSpan span;
   float route_score;
@@ -118,9 +116,9 @@ float LeafScan::keep_best(const SearchView& view, std::uint64_t keep, Candidates
 
 void LeafScan::run(const SearchView& view, const QueryForms& query,
                    const std::vector<RoutedLeaf>& leaves, const Request& request,
-                   std::uint64_t keep, const PageKeeper& pages, Candidates* candidates) {
+                   std::uint64_t keep, float threshold, const PageKeeper& pages,
+                   Candidates* candidates) {
   candidates->clear();
-  float threshold = kInfinity;
   std::uint64_t full = keep * 2 + 64;  // candidates that are worth cutting
   // Those of further trees come last.
   const auto is_of_first_tree = [&](std::size_t i) {

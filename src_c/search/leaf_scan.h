@@ -16,10 +16,10 @@ namespace annidx {
 
 class LeafScan {
  public:
-  // The best `keep` points of the first tree's leaves, and few more where scores are equal or
-  // approximate.
+  // The best `keep` points of the first tree's leaves, of those that score at most `threshold`, and
+  // few more where scores are equal or approximate.
   void run(const SearchView& view, const QueryForms& query, const std::vector<RoutedLeaf>& leaves,
-           const Request& request, std::uint64_t keep, const PageKeeper& pages,
+           const Request& request, std::uint64_t keep, float threshold, const PageKeeper& pages,
            Candidates* candidates);
 
  private:

@@ -30,14 +30,18 @@ struct Request {
   std::uint64_t k = 10;
   Setting setting;
   const SlotSet* eligible = nullptr;  // null: all
-  Slot excluded = kNoRow;             // never returned
-  bool excluded_is_hidden = false;    // nor is its list read: as if it were not in the index
-  Slot leading = kNoRow;              // comes first, whatever is nearer, if it may come at all
+  bool few_are_gone = false;  // what is not eligible is few points, of any place: leaves and blocks
+                              // are chosen as if all were
+  Slot excluded = kNoRow;     // never returned
+  bool excluded_is_hidden = false;  // nor is its list read: as if it were not in the index
+  Slot leading = kNoRow;            // comes first, whatever is nearer, if it may come at all
   bool has_radius = false;
   double radius = 0.0;
   bool all_within = false;  // all within the radius, exactly; k is the number of items
 
   bool is_eligible(Slot slot) const noexcept { return !eligible || eligible->contains(slot); }
+  // What leaves and blocks are chosen by.
+  const SlotSet* filter() const noexcept { return few_are_gone ? nullptr : eligible; }
   const std::uint64_t* eligible_words() const noexcept {
     return eligible ? eligible->words() : nullptr;
   }

@@ -2,6 +2,7 @@
 #include "search/searcher.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/tuning.h"
 #include "search/rerank.h"
@@ -21,6 +22,11 @@ Setting under_filter(const SearchView& view, const Request& request) {
     return std::min(view.item_count, static_cast<std::uint64_t>(static_cast<double>(value) *
                                                                 (1.0 + stretch * hidden)));
   };
+  if (request.few_are_gone) {
+    setting.opened = grown(setting.opened, 1.0);
+    setting.candidates = grown(setting.candidates, 1.0);
+    return setting;
+  }
   setting.rerank = grown(setting.rerank, tuning::kFilteredRerankStretch);
   if (view.neighbours.entries && setting.expanded > 0) {
     setting.opened = grown(setting.opened, tuning::kFilteredListStretch);
@@ -38,12 +44,13 @@ void Searcher::find_candidates(const SearchView& view, const Request& request, s
   const bool expands = view.neighbours.entries != nullptr && setting.expanded > 0;
   routed_leaves_ = view.forest.leaves.centres;
   route(view.forest, query_.routed(), has_blocks ? setting.opened : setting.candidates,
-        request.eligible, &route_scratch_, &leaves_);
+        request.filter(), &route_scratch_, &leaves_);
   const std::uint64_t scanned = expands ? std::max(keep, setting.expanded) : keep;
   if (has_blocks) {
     block_scan_.run(view, query_, leaves_, request, scanned, pages_, &candidates_);
   } else {
-    leaf_scan_.run(view, query_, leaves_, request, scanned, pages_, &candidates_);
+    leaf_scan_.run(view, query_, leaves_, request, scanned, std::numeric_limits<float>::infinity(),
+                   pages_, &candidates_);
   }
   // An item that asks for its neighbours finds them in its own list.
   if (request.excluded_is_hidden) candidates_.remove(request.excluded);
@@ -55,6 +62,10 @@ void Searcher::find_candidates(const SearchView& view, const Request& request, s
     if (candidates_.count() > keep) candidates_.keep_near_best(keep);
   }
   if (request.excluded != kNoRow) candidates_.remove(request.excluded);
+  const float* scores = candidates_.scores();
+  const std::size_t count = candidates_.count();
+  scan_bound_ = count < keep ? std::numeric_limits<float>::infinity()
+                             : *std::max_element(scores, scores + count);
 }
 
 void Searcher::approximate(const SearchView& view, const Request& request) {
@@ -120,7 +131,7 @@ const std::vector<Neighbour>& Searcher::run_routed(const SearchView& view, const
   const std::uint64_t exact = std::max(request.setting.exact, request.k) + 1;
   const std::uint64_t keep =
       view.scan == Scan::codes ? std::max(request.setting.rerank, exact) : exact;
-  leaf_scan_.run(view, query_, leaves_, request, keep, pages_, &candidates_);
+  leaf_scan_.run(view, query_, leaves_, request, keep, scan_bound_, pages_, &candidates_);
   if (request.excluded != kNoRow) candidates_.remove(request.excluded);
   if (view.row_scalars) rerank(view, query_, exact, pages_, &candidates_);
   exact_.score(view, query_, request, candidates_);

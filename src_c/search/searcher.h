@@ -36,7 +36,8 @@ class Searcher {
     return routed_leaves_ == view.forest.leaves.centres;
   }
   // The query of the last run once more, for points of another view of the same leaves: those of
-  // the leaves that the last run chose are all looked at. May find fewer than k.
+  // the leaves that the last run chose are all looked at, and dropped where they score worse than
+  // what that run kept. May find fewer than k.
   const std::vector<Neighbour>& run_routed(const SearchView& view, const Request& request);
   // Called while a query reads much, so that pages can be given back where memory is limited. Must
   // outlive the searcher.
@@ -70,6 +71,7 @@ class Searcher {
   TraceStage trace_;
   PageKeeper pages_;
   Slot traced_excluded_ = kNoRow;
+  float scan_bound_ = 0.0f;  // of the last scan: the worst of as many scores as were wanted
   const std::uint8_t* routed_leaves_ = nullptr;  // of the view of the last run; null: none
 };
 
