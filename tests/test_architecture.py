@@ -309,9 +309,11 @@ def test_files_and_terminal_know_nothing_of_the_index(module: str) -> None:
 def test_every_command_is_a_file() -> None:
     helpers = {
         "annidx.cli.arguments",
+        "annidx.cli.changes",
         "annidx.cli.output",
         "annidx.cli.plots",
         "annidx.cli.queries",
+        "annidx.cli.vectors",
     }
     files = {name for name in MODULES if name.startswith("annidx.cli.")} - helpers
     text = MODULES["annidx.cli"].read_text(encoding="utf-8")
