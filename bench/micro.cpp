@@ -309,19 +309,19 @@ void time_rerank(const Kernels& level, const Memory& memory, const Place& place)
 
 void time_route_scores(const Kernels& level, const Memory& memory) {
   constexpr std::size_t kBlocks = kCached / (16 * kDim);
-  constexpr std::size_t kCentres = kBlocks * 16;
+  constexpr std::size_t kCentroids = kBlocks * 16;
   Random random;
   const auto query = random.integers<std::int8_t>(kDim, annidx::kPlaneMin, annidx::kPlaneMax);
   std::int32_t sum = 0;
   for (std::int8_t value : query) sum += value;
-  const std::vector<float> mult = random.floats(kCentres);
-  const std::vector<float> bias = random.floats(kCentres);
-  std::vector<float> out(kCentres);
+  const std::vector<float> mult = random.floats(kCentroids);
+  const std::vector<float> bias = random.floats(kCentroids);
+  std::vector<float> out(kCentroids);
   const double ns = ns_per_call([&] {
     level.route_scores(memory.bytes, kBlocks, kDim, query.data(), sum, 1e-4f, mult.data(),
                        bias.data(), out.data());
   });
-  print(level, "route_scores 128", "L2", "centre", kCentres, kCentres * (kDim + 12), ns);
+  print(level, "route_scores 128", "L2", "centroid", kCentroids, kCentroids * (kDim + 12), ns);
 }
 
 void time_near_bound(const Kernels& level) {

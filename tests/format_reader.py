@@ -35,8 +35,8 @@ STORAGE = {
 # Kinds 1 to 41.
 NAMES = (
     "params vectors slot_rows row_slots ids_int64 id_order id_text_offsets id_text mean trees "
-    "leaf_ranges leaf_centres leaf_scales leaf_regions norm_bounds leaf_mults leaf_biases "
-    "leaf_scan_factors leaf_radii group_ranges group_centres group_mults group_biases tree_slots "
+    "leaf_ranges leaf_centroids leaf_scales leaf_regions norm_bounds leaf_mults leaf_biases "
+    "leaf_scan_factors leaf_radii group_ranges group_centroids group_mults group_biases tree_slots "
     "codes block_centroids code_records neighbours codebook code_first_dims rotation "
     "rotation_scales rotation_order byte_rows row_scalars removed_ids removed_text_offsets "
     "removed_text curve metadata sets"
@@ -321,7 +321,7 @@ class IndexFile:
     def expected_sections(self) -> dict[str, tuple[int, int]]:
         """Return count and size of the records of each section that params ask for."""
         p, n, d = self.params, self.items, self.dim
-        leaves, groups, centres = p["leaf_entries"], p["group_entries"], 16 * p["work_dim4"]
+        leaves, groups, centroids = p["leaf_entries"], p["group_entries"], 16 * p["work_dim4"]
         row = {"float32": 4 * d, "float16": 2 * d, "bits": (d + 7) // 8}.get(self.dtype, d)
         text = self.entries["id_text"].size if "id_text" in self.entries else 0
         found = {"params": (1, 128), "vectors": (n, row), "slot_rows": (n, 4), "row_slots": (n, 4)}
@@ -332,7 +332,7 @@ class IndexFile:
         if p["id_kind"] == 2:
             found |= {"id_text_offsets": (n + 1, 8), "id_text": (text, 1)}
         found |= {"mean": (d, 4), "trees": (p["tree_count"], 16), "leaf_ranges": (leaves, 24)}
-        found |= {"leaf_centres": (leaves // 16, centres), "leaf_scales": (leaves, 4)}
+        found |= {"leaf_centroids": (leaves // 16, centroids), "leaf_scales": (leaves, 4)}
         if p["region_count"] > 1:
             found["leaf_regions"] = (leaves, 1)
         if p["region_count"] > 1 and p["norm_unit"] > 0:
@@ -340,7 +340,7 @@ class IndexFile:
         for name in ("leaf_mults", "leaf_biases", "leaf_scan_factors", "leaf_radii"):
             found[name] = (leaves, 4)
         if groups:
-            found |= {"group_ranges": (groups, 8), "group_centres": (groups // 16, centres)}
+            found |= {"group_ranges": (groups, 8), "group_centroids": (groups // 16, centroids)}
             found |= {"group_mults": (groups, 4), "group_biases": (groups, 4)}
         if p["tree_count"] > 1:
             found["tree_slots"] = ((p["tree_count"] - 1) * n, 4)
@@ -475,9 +475,9 @@ class IndexFile:
             trees.append([rows[here[begin:end]] for begin, end in bounds if end > begin])
         return trees
 
-    def centres(self, what: str = "leaf") -> NDArray[np.float32]:
-        """Return the centres ("leaf" or "group") of all entries, (entries, dim), as byte - 128."""
-        blocks = self.array(f"{what}_centres").reshape(-1, self.params["work_dim4"] // 4, 16, 4)
+    def centroids(self, what: str = "leaf") -> NDArray[np.float32]:
+        """Return all entries' centroids ("leaf" or "group"), (entries, dim), as byte - 128."""
+        blocks = self.array(f"{what}_centroids").reshape(-1, self.params["work_dim4"] // 4, 16, 4)
         values = blocks.transpose(0, 2, 1, 3).reshape(-1, self.params["work_dim4"])
         return values[:, : self.dim].astype(np.float32) - 128
 
@@ -759,7 +759,7 @@ class IndexFile:
         real = "value_scale byte_scale byte_offset residual_weight work_scale centroid_scale "
         hashed += struct.pack("<7f", *(p[name] for name in (real + "norm_unit").split()))
         leaves = int(self.array("trees")[0]["leaves"])
-        parts = {"leaf_centres": leaves * p["work_dim4"], "leaf_scales": 4 * leaves}
+        parts = {"leaf_centroids": leaves * p["work_dim4"], "leaf_scales": 4 * leaves}
         parts["leaf_regions"] = leaves
         others = "mean norm_bounds codebook code_first_dims rotation rotation_scales "
         parts |= dict.fromkeys((others + "rotation_order").split(), len(self.data))

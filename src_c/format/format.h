@@ -63,7 +63,7 @@ enum class Section : std::uint32_t {
   mean = 9,             // f32[dim]: subtracted before partition and codes
   trees = 10,           // Tree[tree_count]
   leaf_ranges = 11,     // LeafRange[leaf_entries]
-  leaf_centres = 12,    // u8[leaf_entries * dim4], blocks of 16 centres (kernels.h route_scores)
+  leaf_centroids = 12,  // u8[leaf_entries * dim4], blocks of 16 centroids (kernels.h route_scores)
   leaf_scales = 13,     // f32[leaf_entries]: centroid = scale * (byte - 128); 0 in padding entries
   leaf_regions = 14,    // u8[leaf_entries], if region_count > 1: whose rows the leaf takes
   norm_bounds = 15,  // f32[region_count - 1], of dot: the least norm of each region but the first
@@ -72,7 +72,7 @@ enum class Section : std::uint32_t {
   leaf_scan_factors = 18,  // f32[leaf_entries]
   leaf_radii = 19,         // f32[leaf_entries]: bound for radius queries
   group_ranges = 20,       // GroupRange[group_entries]
-  group_centres = 21,      // as leaf_centres
+  group_centroids = 21,    // as leaf_centroids
   group_mults = 22,        // f32[group_entries]
   group_biases = 23,       // f32[group_entries]
   tree_slots = 24,         // u32[(tree_count - 1) * item_count]: slots of further trees, leaf order

@@ -30,7 +30,7 @@ constexpr const char* kSectionNames[] = {"unknown",
                                          "mean",
                                          "trees",
                                          "leaf_ranges",
-                                         "leaf_centres",
+                                         "leaf_centroids",
                                          "leaf_scales",
                                          "leaf_regions",
                                          "norm_bounds",
@@ -39,7 +39,7 @@ constexpr const char* kSectionNames[] = {"unknown",
                                          "leaf_scan_factors",
                                          "leaf_radii",
                                          "group_ranges",
-                                         "group_centres",
+                                         "group_centroids",
                                          "group_mults",
                                          "group_biases",
                                          "tree_slots",
@@ -217,9 +217,9 @@ void add_ids(SectionList& list, std::uint64_t items, const Params& params,
 }
 
 void add_leaves(SectionList& list, const Params& params) {
-  const std::uint64_t centre_block = times(kPanelWidth, params.work_dim4);
+  const std::uint64_t centroid_block = times(kPanelWidth, params.work_dim4);
   list.add(Section::leaf_ranges, params.leaf_entries, sizeof(LeafRange));
-  list.add(Section::leaf_centres, params.leaf_entries / kPanelWidth, centre_block);
+  list.add(Section::leaf_centroids, params.leaf_entries / kPanelWidth, centroid_block);
   list.add(Section::leaf_scales, params.leaf_entries, 4);
   if (params.region_count > 1) list.add(Section::leaf_regions, params.leaf_entries, 1);
   if (params.region_count > 1 && params.norm_unit > 0.0f) {
@@ -231,7 +231,7 @@ void add_leaves(SectionList& list, const Params& params) {
   list.add(Section::leaf_radii, params.leaf_entries, 4);
   if (params.group_entries == 0) return;
   list.add(Section::group_ranges, params.group_entries, sizeof(GroupRange));
-  list.add(Section::group_centres, params.group_entries / kPanelWidth, centre_block);
+  list.add(Section::group_centroids, params.group_entries / kPanelWidth, centroid_block);
   list.add(Section::group_mults, params.group_entries, 4);
   list.add(Section::group_biases, params.group_entries, 4);
 }

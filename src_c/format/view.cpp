@@ -416,7 +416,7 @@ void compute_model_identity(const FileHeader& header, const SectionEntry* table,
     hash.add(bytes);
     hash.add(kernels().crc32c(0, image + entry->offset, bytes));
   };
-  add_first(Section::leaf_centres, leaves * params.work_dim4);
+  add_first(Section::leaf_centroids, leaves * params.work_dim4);
   add_first(Section::leaf_scales, leaves * sizeof(float));
   add_first(Section::leaf_regions, leaves);
   for (const Section kind :

@@ -276,7 +276,7 @@ std::unique_ptr<Memory> Build::run() {
   lay_out();
   fill_rows_and_ids();
   fill_model();
-  for (std::uint32_t t = 0; t < partitions_.size(); ++t) fill_centres(t);
+  for (std::uint32_t t = 0; t < partitions_.size(); ++t) fill_centroids(t);
   leaf_bases_.resize(params_.leaf_entries);
   leaf_mean_squares_.resize(params_.leaf_entries);
   fill_leaves();

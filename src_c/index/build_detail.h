@@ -52,7 +52,7 @@ class Build {
   void lay_out();
   void fill_model();
   void fill_rows_and_ids();
-  void fill_centres(std::uint32_t tree);
+  void fill_centroids(std::uint32_t tree);
   void fill_groups(std::uint32_t tree);
   void fill_leaves();
   void level_cut_leaves();

@@ -79,17 +79,17 @@ void Build::fill_model() {
 }
 
 // Quantized centroids of a tree's leaves, and the ranges of their points.
-void Build::fill_centres(std::uint32_t t) {
+void Build::fill_centroids(std::uint32_t t) {
   const Partition& partition = partitions_[t];
   const format::Tree& tree = trees_[t];
   auto* ranges = section<format::LeafRange>(Section::leaf_ranges);
-  auto* centres = section<std::uint8_t>(Section::leaf_centres);
+  auto* centroids = section<std::uint8_t>(Section::leaf_centroids);
   auto* mults = section<float>(Section::leaf_mults);
   auto* biases = section<float>(Section::leaf_biases);
   std::vector<std::uint8_t> bytes(dim_, 128);
   for (std::uint32_t i = 0; i < tree.leaf_entry_count; ++i) {
     biases[tree.first_leaf_entry + i] = std::numeric_limits<float>::infinity();
-    place_centre(bytes.data(), dim_, params_.work_dim4, tree.first_leaf_entry + i, centres);
+    place_centroid(bytes.data(), dim_, params_.work_dim4, tree.first_leaf_entry + i, centroids);
   }
   auto* scales = section<float>(Section::leaf_scales);
   auto* regions = section<std::uint8_t>(Section::leaf_regions);
@@ -101,12 +101,12 @@ void Build::fill_centres(std::uint32_t t) {
       const std::uint32_t origin = partition.origins[leaf];
       scales[entry] = model_.centroid_scales[origin];
       if (regions) regions[entry] = model_.division.regions[origin];
-      place_centre(&model_.centroid_bytes[std::size_t{origin} * dim_], dim_, params_.work_dim4,
-                   entry, centres);
+      place_centroid(&model_.centroid_bytes[std::size_t{origin} * dim_], dim_, params_.work_dim4,
+                     entry, centroids);
     } else {
       scales[entry] =
-          quantize_centre(&partition.centres[std::size_t{leaf} * dim_], dim_, bytes.data());
-      place_centre(bytes.data(), dim_, params_.work_dim4, entry, centres);
+          quantize_centroid(&partition.centroids[std::size_t{leaf} * dim_], dim_, bytes.data());
+      place_centroid(bytes.data(), dim_, params_.work_dim4, entry, centroids);
     }
     mults[entry] = scales[entry];  // completed when the leaf's points are known
     const auto count =
@@ -124,7 +124,7 @@ namespace {
 
 // What routing needs to know of a leaf's points.
 struct LeafSpread {
-  float mean_square = 0.0f;  // squared distance to the centre
+  float mean_square = 0.0f;  // squared distance to the centroid
   float radius = 0.0f;
   float zero_term = 0.0f;
   float high_norm = 0.0f;  // 90th percentile of the relative norms
@@ -156,7 +156,7 @@ void Build::fill_leaf(std::uint32_t leaf, LeafScratch* scratch) {
   scratch->first = tree.first[leaf];
   scratch->count = static_cast<std::uint32_t>(tree.first[leaf + 1] - scratch->first);
   scratch->rows = &tree.rows[scratch->first];
-  scratch->centroid = &tree.centres[std::size_t{leaf} * dim_];
+  scratch->centroid = &tree.centroids[std::size_t{leaf} * dim_];
   scratch->centroid_square = kernels().dot_f32(scratch->centroid, scratch->centroid, dim_);
   fill_spread(scratch);
   fill_vectors(scratch);
@@ -400,18 +400,19 @@ void Build::fill_leaves() {
   }
 }
 
-// The pieces of an overfull leaf share its centre. They share the best of their route numbers too:
-// a query then reads them in the order of rows, and of equal vectors finds the first rows first.
+// The pieces of an overfull leaf share its centroid. They share the best of their route numbers
+// too: a query then reads them in the order of rows, and of equal vectors finds the first rows
+// first.
 void Build::level_cut_leaves() {
   const Partition& tree = first_tree();
   auto* mults = section<float>(Section::leaf_mults);
   auto* factors = section<float>(Section::leaf_scan_factors);
-  const std::size_t centre_bytes = sizeof(float) * dim_;
+  const std::size_t centroid_bytes = sizeof(float) * dim_;
   std::uint32_t first = 0;
   for (std::uint32_t leaf = 1; leaf <= tree.leaf_count(); ++leaf) {
-    const float* centre = &tree.centres[std::size_t{first} * dim_];
+    const float* centroid = &tree.centroids[std::size_t{first} * dim_];
     if (leaf < tree.leaf_count() &&
-        std::memcmp(centre, &tree.centres[std::size_t{leaf} * dim_], centre_bytes) == 0) {
+        std::memcmp(centroid, &tree.centroids[std::size_t{leaf} * dim_], centroid_bytes) == 0) {
       continue;
     }
     std::uint32_t best = leaf_entries_[0][first];
@@ -459,7 +460,7 @@ void Build::fill_further_trees() {
         [&](std::uint64_t from, std::uint64_t to, unsigned) {
           std::vector<float> vector(dim_), norms;
           for (std::uint64_t leaf = from; leaf < to; ++leaf) {
-            const float* centre = &partition.centres[leaf * dim_];
+            const float* centroid = &partition.centroids[leaf * dim_];
             const std::uint64_t first = partition.first[leaf], last = partition.first[leaf + 1];
             LeafSpread spread;
             norms.clear();
@@ -470,7 +471,7 @@ void Build::fill_further_trees() {
             for (std::uint64_t i = 0; i < told; ++i) {
               const Row row = partition.rows[first + i * (last - first) / told];
               rows.load_one(row, vector.data());
-              const float square = kernels().l2_squared_build_f32(vector.data(), centre, dim_);
+              const float square = kernels().l2_squared_build_f32(vector.data(), centroid, dim_);
               spread.mean_square += square / static_cast<float>(told);
               spread.radius = std::max(spread.radius, square);
               spread.zero_term += zero_vector_term(row) / static_cast<float>(told);
@@ -484,7 +485,7 @@ void Build::fill_further_trees() {
                 route_numbers(traits_.multiplies_norm, mult, spread.high_norm);
             mult = numbers.mult;
             section<float>(Section::leaf_scan_factors)[entry] = numbers.scan_factor;
-            leaf_bases_[entry] = kernels().dot_f32(centre, centre, dim_) + spread.zero_term;
+            leaf_bases_[entry] = kernels().dot_f32(centroid, centroid, dim_) + spread.zero_term;
             leaf_mean_squares_[entry] = spread.mean_square;
             section<float>(Section::leaf_radii)[entry] = std::sqrt(spread.radius);
           }
@@ -500,14 +501,14 @@ void Build::fill_groups(std::uint32_t t) {
   const format::Tree& tree = trees_[t];
   if (tree.group_entry_count == 0) return;
   auto* ranges = section<format::GroupRange>(Section::group_ranges);
-  auto* centres = section<std::uint8_t>(Section::group_centres);
+  auto* centroids = section<std::uint8_t>(Section::group_centroids);
   auto* mults = section<float>(Section::group_mults);
   auto* biases = section<float>(Section::group_biases);
   const float* leaf_factors = section<float>(Section::leaf_scan_factors);
   std::vector<std::uint8_t> bytes(dim_, 128);
   for (std::uint32_t i = 0; i < tree.group_entry_count; ++i) {
     biases[tree.first_group_entry + i] = std::numeric_limits<float>::infinity();
-    place_centre(bytes.data(), dim_, params_.work_dim4, tree.first_group_entry + i, centres);
+    place_centroid(bytes.data(), dim_, params_.work_dim4, tree.first_group_entry + i, centroids);
   }
   std::vector<float> mean(dim_);
   for (std::uint32_t g = 0; g < partition.group_count(); ++g) {
@@ -520,24 +521,24 @@ void Build::fill_groups(std::uint32_t t) {
     std::fill(mean.begin(), mean.end(), 0.0f);
     LeafSpread spread;
     for (std::uint32_t leaf = first; leaf < last; ++leaf) {
-      kernels().axpy(share_of(leaf), &partition.centres[std::size_t{leaf} * dim_], mean.data(),
+      kernels().axpy(share_of(leaf), &partition.centroids[std::size_t{leaf} * dim_], mean.data(),
                      dim_);
     }
     for (std::uint32_t leaf = first; leaf < last; ++leaf) {
       const std::uint32_t entry = leaf_entries_[t][leaf];
-      const float* centre = &partition.centres[std::size_t{leaf} * dim_];
+      const float* centroid = &partition.centroids[std::size_t{leaf} * dim_];
       if (traits_.multiplies_norm) {
         const float norm = leaf_factors[entry] > 0.0f ? 1.0f / leaf_factors[entry] : 0.0f;
         spread.high_norm = std::max(spread.high_norm, norm);
       } else {
         spread.mean_square +=
-            share_of(leaf) *
-            (leaf_mean_squares_[entry] + kernels().l2_squared_build_f32(mean.data(), centre, dim_));
+            share_of(leaf) * (leaf_mean_squares_[entry] +
+                              kernels().l2_squared_build_f32(mean.data(), centroid, dim_));
       }
     }
     const std::uint32_t entry = tree.first_group_entry + g;
-    const float scale = quantize_centre(mean.data(), dim_, bytes.data());
-    place_centre(bytes.data(), dim_, params_.work_dim4, entry, centres);
+    const float scale = quantize_centroid(mean.data(), dim_, bytes.data());
+    place_centroid(bytes.data(), dim_, params_.work_dim4, entry, centroids);
     mults[entry] = route_numbers(traits_.multiplies_norm, scale, spread.high_norm).mult;
     biases[entry] = traits_.multiplies_norm ? 0.0f
                                             : kernels().dot_f32(mean.data(), mean.data(), dim_) +

@@ -184,7 +184,8 @@ class Spread {
     for (std::uint32_t entry = 0; entry < entries; ++entry) {
       const LeafSpan span = checked_leaf(view.forest, entry, true);
       if (span.count == 0) continue;
-      take_centre(view.forest.leaves.centres, image.dim(), view.forest.dim4, entry, bytes.data());
+      take_centroid(view.forest.leaves.centroids, image.dim(), view.forest.dim4, entry,
+                    bytes.data());
       const std::uint32_t step = std::max(1u, span.count / tuning::kDriftRowsPerLeaf);
       for (std::uint32_t i = 0; i < span.count; i += step) {
         decode_row(image.dtype(), image.stored(static_cast<Slot>(span.first + i)), image.dim(),

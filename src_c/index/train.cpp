@@ -212,7 +212,7 @@ class Training {
     for (std::uint32_t leaf = 0; leaf < leaves; ++leaf) {
       float* centroid = &division.centroids[std::size_t{leaf} * dim_];
       std::uint8_t* bytes = &model_.centroid_bytes[std::size_t{leaf} * dim_];
-      const float scale = quantize_centre(centroid, dim_, bytes);
+      const float scale = quantize_centroid(centroid, dim_, bytes);
       model_.centroid_scales.push_back(scale);
       for (std::uint32_t j = 0; j < dim_; ++j) {
         centroid[j] = scale * static_cast<float>(static_cast<int>(bytes[j]) - 128);

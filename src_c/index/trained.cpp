@@ -152,13 +152,13 @@ class ModelReader {
     model_.division.dim = model_.dim;
     const auto* scales = view_.array<float>(Section::leaf_scales);
     const auto* regions = view_.array<std::uint8_t>(Section::leaf_regions);
-    const auto* table = view_.array<std::uint8_t>(Section::leaf_centres);
+    const auto* table = view_.array<std::uint8_t>(Section::leaf_centroids);
     std::vector<std::uint8_t> bytes(model_.dim);
     for (std::uint32_t i = 0; i < tree_.leaf_entry_count; ++i) {
       const float scale = scales[i];
       if (scale == 0.0f) continue;
       if (!(scale > 0.0f && std::isfinite(scale))) damaged("leaf_scales", i, "a positive number");
-      take_centre(table, model_.dim, params_.work_dim4, i, bytes.data());
+      take_centroid(table, model_.dim, params_.work_dim4, i, bytes.data());
       const std::uint8_t region = regions ? regions[i] : 0;
       if (region >= model_.region_count) damaged("leaf_regions", i, "a region that there is");
       model_.division.regions.push_back(region);

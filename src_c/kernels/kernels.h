@@ -140,7 +140,7 @@ struct Kernels {
   void (*panel_dot)(const float* rows, std::size_t n_rows, std::size_t row_stride,
                     const float* panel, std::size_t dim, float* out, std::size_t out_stride);
   // The first c of n (> 0) with the least half_squares[c] - dots[c]; all finite.
-  std::size_t (*nearest_centre)(const float* half_squares, const float* dots, std::size_t n);
+  std::size_t (*nearest_centroid)(const float* half_squares, const float* dots, std::size_t n);
   // sums[i] += x[i] * unit, truncated to an integer; |x[i] * unit| < 2^31.
   void (*add_as_integers)(const float* x, std::size_t n, float unit, std::int64_t* sums);
   // y[i] += a * x[i]; multiply, then add.

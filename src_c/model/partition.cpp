@@ -141,7 +141,7 @@ HyperplaneTree::Split HyperplaneTree::two_means(const Node& node, std::uint64_t 
                      dim_);
     }
   }
-  // Centres that fell together still leave a direction to cut at the median.
+  // Centroids that fell together still leave a direction to cut at the median.
   split.found = true;
   return split;
 }
@@ -269,29 +269,29 @@ std::uint32_t HyperplaneTree::leaf_of(const float* vector, std::uint32_t region)
   return leaf_number_[node];
 }
 
-// ---- Lloyd passes over leaf centres --------------------------------------------------------
+// ---- Lloyd passes over leaf centroids --------------------------------------------------------
 
 // Per-thread integer sums of the rows of each leaf.
-class CentreSums {
+class CentroidSums {
  public:
-  CentreSums(std::uint32_t leaves, std::uint32_t dim)
+  CentroidSums(std::uint32_t leaves, std::uint32_t dim)
       : dim_(dim), sums_(std::size_t{leaves} * dim), counts_(leaves) {}
 
   void add(std::uint32_t leaf, const float* vector) noexcept {
     kernels().add_as_integers(vector, dim_, kSumUnit, &sums_[std::size_t{leaf} * dim_]);
     ++counts_[leaf];
   }
-  void merge(const CentreSums& other) noexcept {
+  void merge(const CentroidSums& other) noexcept {
     for (std::size_t i = 0; i < sums_.size(); ++i) sums_[i] += other.sums_[i];
     for (std::size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
   }
-  // A leaf without rows keeps its centre.
-  void write_means(float* centres) const noexcept {
+  // A leaf without rows keeps its centroid.
+  void write_means(float* centroids) const noexcept {
     for (std::size_t leaf = 0; leaf < counts_.size(); ++leaf) {
       if (counts_[leaf] == 0) continue;
       const double unit = 1.0 / (static_cast<double>(counts_[leaf]) * kSumUnit);
       for (std::uint32_t j = 0; j < dim_; ++j) {
-        centres[leaf * dim_ + j] =
+        centroids[leaf * dim_ + j] =
             static_cast<float>(static_cast<double>(sums_[leaf * dim_ + j]) * unit);
       }
     }
@@ -307,14 +307,14 @@ class CentreSums {
 class Neighbourhoods {
  public:
   // leaf_region ascends. The vectors must outlive it.
-  Neighbourhoods(const std::vector<float>& centres, const std::vector<std::uint32_t>& leaf_region,
+  Neighbourhoods(const std::vector<float>& centroids, const std::vector<std::uint32_t>& leaf_region,
                  std::uint32_t dim)
-      : centres_(centres),
+      : centroids_(centroids),
         leaf_region_(leaf_region),
         dim_(dim),
         leaves_(static_cast<std::uint32_t>(leaf_region.size())) {}
 
-  // For the centres as they are now.
+  // For the centroids as they are now.
   void find(unsigned n_threads, Monitor* monitor);
   // Each row to the nearest of its leaf's neighbours.
   void reassign(const WorkRows& rows, const PartitionOptions& options, const char* stage,
@@ -326,7 +326,7 @@ class Neighbourhoods {
   void reassign_leaf_rows(const WorkRows& all, std::uint32_t leaf, const Row* rows,
                           std::uint64_t count, std::uint32_t* leaf_of_row) const;
 
-  const std::vector<float>& centres_;
+  const std::vector<float>& centroids_;
   const std::vector<std::uint32_t>& leaf_region_;
   std::uint32_t dim_;
   std::uint32_t leaves_;
@@ -342,29 +342,29 @@ struct NearScratch {
   std::vector<std::pair<float, std::uint32_t>> nearest;
 };
 
-// Leaf centres and the assignment of rows to them.
+// Leaf centroids and the assignment of rows to them.
 class Lloyd {
  public:
   Lloyd(const WorkRows& rows, const RowRoles& roles, const PartitionOptions& options,
-        std::vector<float> centres, std::vector<std::uint32_t> leaf_region,
+        std::vector<float> centroids, std::vector<std::uint32_t> leaf_region,
         std::vector<std::uint32_t> leaf_of_row)
       : rows_(rows),
         roles_(roles),
         options_(options),
         dim_(rows.dim()),
         leaves_(static_cast<std::uint32_t>(leaf_region.size())),
-        centres_(std::move(centres)),
+        centroids_(std::move(centroids)),
         leaf_region_(std::move(leaf_region)),
         leaf_of_row_(std::move(leaf_of_row)) {}
 
-  // Centres as the means of their present rows.
-  void update_centres();
+  // Centroids as the means of their present rows.
+  void update_centroids();
   void reassign() {
-    Neighbourhoods near(centres_, leaf_region_, dim_);
+    Neighbourhoods near(centroids_, leaf_region_, dim_);
     near.find(options_.n_threads, options_.monitor);
-    near.reassign(rows_, options_, "centres", &leaf_of_row_);
+    near.reassign(rows_, options_, "centroids", &leaf_of_row_);
   }
-  const std::vector<float>& centres() const noexcept { return centres_; }
+  const std::vector<float>& centroids() const noexcept { return centroids_; }
   const std::vector<std::uint32_t>& leaf_region() const noexcept { return leaf_region_; }
   const std::vector<std::uint32_t>& leaf_of_row() const noexcept { return leaf_of_row_; }
 
@@ -374,13 +374,13 @@ class Lloyd {
   const PartitionOptions& options_;
   std::uint32_t dim_;
   std::uint32_t leaves_;
-  std::vector<float> centres_;
+  std::vector<float> centroids_;
   std::vector<std::uint32_t> leaf_region_;  // ascending
   std::vector<std::uint32_t> leaf_of_row_;
 };
 
-void Lloyd::update_centres() {
-  std::vector<CentreSums> sums(options_.n_threads, CentreSums(leaves_, dim_));
+void Lloyd::update_centroids() {
+  std::vector<CentroidSums> sums(options_.n_threads, CentroidSums(leaves_, dim_));
   parallel_for(
       options_.n_threads, rows_.size(), 4096,
       [&](std::uint64_t begin, std::uint64_t end, unsigned worker) {
@@ -393,10 +393,10 @@ void Lloyd::update_centres() {
       },
       options_.monitor);
   for (std::size_t i = 1; i < sums.size(); ++i) sums[0].merge(sums[i]);
-  sums[0].write_means(centres_.data());
+  sums[0].write_means(centroids_.data());
 }
 
-// All centres as panels.
+// All centroids as panels.
 std::vector<float> Neighbourhoods::pack_all() const {
   const std::uint32_t panels = (leaves_ + kPanelWidth - 1) / kPanelWidth;
   std::vector<float> packed(std::size_t{panels} * kPanelWidth * dim_);
@@ -404,7 +404,7 @@ std::vector<float> Neighbourhoods::pack_all() const {
     const float* vectors[kPanelWidth];
     const std::uint32_t count = std::min<std::uint32_t>(kPanelWidth, leaves_ - p * kPanelWidth);
     for (std::uint32_t c = 0; c < count; ++c) {
-      vectors[c] = &centres_[std::size_t{p * kPanelWidth + c} * dim_];
+      vectors[c] = &centroids_[std::size_t{p * kPanelWidth + c} * dim_];
     }
     pack_panel(vectors, count, dim_, &packed[std::size_t{p} * kPanelWidth * dim_]);
   }
@@ -440,7 +440,7 @@ void Neighbourhoods::find_of(std::uint32_t leaf, const float* dots, NearScratch*
 void Neighbourhoods::find(unsigned n_threads, Monitor* monitor) {
   half_squares_.resize(leaves_);
   for (std::uint32_t leaf = 0; leaf < leaves_; ++leaf) {
-    half_squares_[leaf] = half_square(&centres_[std::size_t{leaf} * dim_], dim_);
+    half_squares_[leaf] = half_square(&centroids_[std::size_t{leaf} * dim_], dim_);
   }
   const std::vector<float> packed = pack_all();
   const std::uint32_t panels = (leaves_ + kPanelWidth - 1) / kPanelWidth;
@@ -454,7 +454,7 @@ void Neighbourhoods::find(unsigned n_threads, Monitor* monitor) {
         const std::size_t stride = std::size_t{panels} * kPanelWidth;
         std::vector<float> dots((end - begin) * stride);
         for (std::uint32_t p = 0; p < panels; ++p) {
-          kernels().panel_dot(&centres_[begin * dim_], end - begin, dim_,
+          kernels().panel_dot(&centroids_[begin * dim_], end - begin, dim_,
                               &packed[std::size_t{p} * kPanelWidth * dim_], dim_,
                               &dots[std::size_t{p} * kPanelWidth], stride);
         }
@@ -481,7 +481,7 @@ void Neighbourhoods::reassign_leaf_rows(const WorkRows& all, std::uint32_t leaf,
     const std::uint32_t in_panel =
         std::min<std::uint32_t>(kPanelWidth, near_count - p * kPanelWidth);
     for (std::uint32_t c = 0; c < in_panel; ++c) {
-      vectors[c] = &centres_[std::size_t{near[p * kPanelWidth + c]} * dim_];
+      vectors[c] = &centroids_[std::size_t{near[p * kPanelWidth + c]} * dim_];
     }
     pack_panel(vectors, in_panel, dim_, &packed[std::size_t{p} * kPanelWidth * dim_]);
   }
@@ -497,7 +497,7 @@ void Neighbourhoods::reassign_leaf_rows(const WorkRows& all, std::uint32_t leaf,
     }
     for (std::uint64_t i = 0; i < in_tile; ++i) {
       const std::size_t best =
-          kernels().nearest_centre(near_squares.data(), &dots[i * padded], near_count);
+          kernels().nearest_centroid(near_squares.data(), &dots[i * padded], near_count);
       leaf_of_row[rows[begin + i]] = near[best];
     }
   }
@@ -586,20 +586,20 @@ void pack_panel(const float* const* vectors, std::size_t count, std::uint32_t di
 }
 
 void lay_out_leaves(const std::vector<std::uint32_t>& leaf_of_row,
-                    const std::vector<float>& centres, std::uint32_t leaf_points,
+                    const std::vector<float>& centroids, std::uint32_t leaf_points,
                     Partition* partition) {
   const std::uint32_t dim = partition->dim;
-  const auto leaves = static_cast<std::uint32_t>(centres.size() / dim);
+  const auto leaves = static_cast<std::uint32_t>(centroids.size() / dim);
   std::vector<std::uint64_t> first;
   sort_by_leaf(leaf_of_row, 0, leaf_of_row.size(), leaves, &partition->rows, &first);
   const std::uint64_t cap = std::uint64_t{leaf_points} * tuning::kOverfullFactor;
   partition->first.push_back(0);
   for (std::uint32_t leaf = 0; leaf < leaves; ++leaf) {
-    const float* centre = &centres[std::size_t{leaf} * dim];
+    const float* centroid = &centroids[std::size_t{leaf} * dim];
     for (std::uint64_t at = first[leaf]; at < first[leaf + 1];) {
       const std::uint64_t left = first[leaf + 1] - at;
       at += left > cap ? leaf_points : left;
-      partition->centres.insert(partition->centres.end(), centre, centre + dim);
+      partition->centroids.insert(partition->centroids.end(), centroid, centroid + dim);
       partition->first.push_back(at);
     }
   }
@@ -613,12 +613,12 @@ struct Grouping {
   std::vector<std::uint32_t> first;
 };
 
-Grouping group(const std::vector<float>& centres, std::uint32_t dim,
+Grouping group(const std::vector<float>& centroids, std::uint32_t dim,
                const PartitionOptions& options) {
   Grouping groups;
-  const auto leaves = static_cast<std::uint32_t>(centres.size() / dim);
+  const auto leaves = static_cast<std::uint32_t>(centroids.size() / dim);
   if (leaves <= tuning::kFlatLeaves) return groups;
-  HyperplaneTree tree(centres.data(), dim, options.seed ^ 0x67726F7570ull, options.n_threads,
+  HyperplaneTree tree(centroids.data(), dim, options.seed ^ 0x67726F7570ull, options.n_threads,
                       options.monitor);
   std::vector<std::uint32_t> order(leaves);
   std::iota(order.begin(), order.end(), 0);
@@ -636,7 +636,7 @@ Grouping group(const std::vector<float>& centres, std::uint32_t dim,
 }  // namespace
 
 void group_leaves(const PartitionOptions& options, Partition* partition) {
-  const Grouping groups = group(partition->centres, partition->dim, options);
+  const Grouping groups = group(partition->centroids, partition->dim, options);
   if (groups.order.empty()) return;
   Partition grouped;
   grouped.dim = partition->dim;
@@ -644,8 +644,8 @@ void group_leaves(const PartitionOptions& options, Partition* partition) {
   grouped.first.push_back(0);
   grouped.group_first = groups.first;
   for (const std::uint32_t leaf : groups.order) {
-    const float* centre = &partition->centres[std::size_t{leaf} * partition->dim];
-    grouped.centres.insert(grouped.centres.end(), centre, centre + partition->dim);
+    const float* centroid = &partition->centroids[std::size_t{leaf} * partition->dim];
+    grouped.centroids.insert(grouped.centroids.end(), centroid, centroid + partition->dim);
     grouped.rows.insert(
         grouped.rows.end(),
         partition->rows.begin() + static_cast<std::ptrdiff_t>(partition->first[leaf]),
@@ -679,7 +679,7 @@ Partition lay_out_rows(const std::vector<std::uint32_t>& leaf_of_row, const Divi
     do {
       const std::uint64_t left = first[leaf + 1] - at;
       at += left > overfull_points(leaf_points) ? leaf_points : left;
-      partition.centres.insert(partition.centres.end(), centroid, centroid + dim);
+      partition.centroids.insert(partition.centroids.end(), centroid, centroid + dim);
       partition.first.push_back(at);
       partition.origins.push_back(leaf);
     } while (at < first[leaf + 1]);
@@ -699,7 +699,7 @@ Division taken_leaves(const Lloyd& lloyd, std::uint32_t dim) {
   division.dim = dim;
   for (std::size_t leaf = 0; leaf < regions.size(); ++leaf) {
     if (!is_taken[leaf]) continue;
-    const float* centroid = &lloyd.centres()[leaf * dim];
+    const float* centroid = &lloyd.centroids()[leaf * dim];
     division.centroids.insert(division.centroids.end(), centroid, centroid + dim);
     division.regions.push_back(static_cast<std::uint8_t>(regions[leaf]));
   }
@@ -741,24 +741,24 @@ Division divide_space(const WorkRows& rows, const RowRoles& roles,
       },
       options.monitor, "tree");
 
-  // Starting centres: means of the sample's leaves.
-  std::vector<float> centres(std::size_t{tree.leaf_count()} * dim);
+  // Starting centroids: means of the sample's leaves.
+  std::vector<float> centroids(std::size_t{tree.leaf_count()} * dim);
   for (std::uint32_t leaf = 0; leaf < tree.leaf_count(); ++leaf) {
     const Node& node = tree.leaf(leaf);
     for (std::uint32_t i = node.begin; i < node.end; ++i) {
       kernels().axpy(1.0f / static_cast<float>(node.end - node.begin),
-                     &matrix[std::size_t{tree.order()[i]} * dim], &centres[std::size_t{leaf} * dim],
-                     dim);
+                     &matrix[std::size_t{tree.order()[i]} * dim],
+                     &centroids[std::size_t{leaf} * dim], dim);
     }
   }
   std::vector<float>().swap(matrix);
 
-  Lloyd lloyd(rows, roles, options, std::move(centres), tree.leaf_regions(),
+  Lloyd lloyd(rows, roles, options, std::move(centroids), tree.leaf_regions(),
               std::move(leaf_of_row));
-  lloyd.update_centres();
+  lloyd.update_centroids();
   for (std::uint32_t pass = 1; pass < options.lloyd_passes; ++pass) {
     lloyd.reassign();
-    lloyd.update_centres();
+    lloyd.update_centroids();
   }
   Division division = taken_leaves(lloyd, dim);
   const Grouping groups = group(division.centroids, dim, options);

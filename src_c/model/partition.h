@@ -53,7 +53,7 @@ struct Division {
 // Rows by leaf.
 struct Partition {
   std::uint32_t dim = 0;
-  std::vector<float> centres;              // leaf_count * dim
+  std::vector<float> centroids;            // leaf_count * dim
   std::vector<Row> rows;                   // all rows by leaf, ascending within a leaf
   std::vector<std::uint64_t> first;        // leaf_count + 1 offsets into rows
   std::vector<std::uint32_t> group_first;  // group_count + 1 offsets into leaves; empty: no groups
@@ -105,15 +105,16 @@ std::vector<Partition> make_random_partitions(const WorkRows& rows, const Partit
 
 // ---- routing -----------------------------------------------------------------------------
 
-// Quantizes one centre to bytes around 128 and returns the scale: value ~ scale * (byte - 128).
-float quantize_centre(const float* centre, std::uint32_t dim, std::uint8_t* bytes) noexcept;
-// Puts a quantized centre (dim bytes) at entry `entry` of a blocked table (kernels.h route_scores).
-void place_centre(const std::uint8_t* bytes, std::uint32_t dim, std::uint32_t dim4,
-                  std::uint64_t entry, std::uint8_t* table) noexcept;
+// Quantizes one centroid to bytes around 128 and returns the scale: value ~ scale * (byte - 128).
+float quantize_centroid(const float* centroid, std::uint32_t dim, std::uint8_t* bytes) noexcept;
+// Puts a quantized centroid (dim bytes) at entry `entry` of a blocked table (kernels.h
+// route_scores).
+void place_centroid(const std::uint8_t* bytes, std::uint32_t dim, std::uint32_t dim4,
+                    std::uint64_t entry, std::uint8_t* table) noexcept;
 
 // Reads it back: dim bytes.
-void take_centre(const std::uint8_t* table, std::uint32_t dim, std::uint32_t dim4,
-                 std::uint64_t entry, std::uint8_t* bytes) noexcept;
+void take_centroid(const std::uint8_t* table, std::uint32_t dim, std::uint32_t dim4,
+                   std::uint64_t entry, std::uint8_t* bytes) noexcept;
 
 // Where a leaf's points are.
 struct LeafSpan {
@@ -128,10 +129,10 @@ struct GroupSpan {
   std::uint32_t leaf_blocks;
 };
 
-// A table of centres in memory that others own (and that may hold anything: spans are checked at
+// A table of centroids in memory that others own (and that may hold anything: spans are checked at
 // use).
-struct CentreTable {
-  const std::uint8_t* centres = nullptr;
+struct CentroidTable {
+  const std::uint8_t* centroids = nullptr;
   const float* mults = nullptr;
   const float* biases = nullptr;
 };
@@ -147,8 +148,8 @@ struct ForestView {
   std::uint64_t block_count = 0;      // 0: leaves have no code blocks
   std::uint64_t centroid_blocks = 0;  // 0: blocks have no centroids
   std::vector<TreeView> trees;
-  CentreTable leaves;  // over all trees
-  CentreTable groups;
+  CentroidTable leaves;  // over all trees
+  CentroidTable groups;
   const LeafSpan* leaf_spans = nullptr;
   const GroupSpan* group_spans = nullptr;
   const Slot* tree_slots = nullptr;  // lists of the further trees

@@ -34,7 +34,7 @@ void pack_panel(const float* const* vectors, std::size_t count, std::uint32_t di
 // Rows by leaf from the leaf of each row. Cuts overfull leaves in row order (equal vectors cannot
 // be told apart), drops empty ones. partition->dim is set, the rest empty.
 void lay_out_leaves(const std::vector<std::uint32_t>& leaf_of_row,
-                    const std::vector<float>& centres, std::uint32_t leaf_points,
+                    const std::vector<float>& centroids, std::uint32_t leaf_points,
                     Partition* partition);
 
 // Groups near leaves, where there are many, and reorders them so that each group is a range.

@@ -26,7 +26,7 @@ class ProjectionTree {
   void leaves_of(const float* vectors, std::uint64_t n, std::vector<float>* projections,
                  std::uint32_t* leaves) const;
   // Means of the sample's rows of each leaf.
-  std::vector<float> sample_centres() const;
+  std::vector<float> sample_centroids() const;
 
  private:
   void choose_sample();
@@ -138,7 +138,7 @@ void ProjectionTree::leaves_of(const float* vectors, std::uint64_t n,
   }
 }
 
-std::vector<float> ProjectionTree::sample_centres() const {
+std::vector<float> ProjectionTree::sample_centroids() const {
   std::vector<std::uint32_t> leaves(sample_.size());
   std::vector<float> vectors(kTileRows * dim_), projections;
   std::vector<float> sums(std::size_t{leaf_count()} * dim_);
@@ -192,7 +192,7 @@ std::vector<Partition> make_random_partitions(const WorkRows& rows, const Partit
         for (std::uint64_t t = begin; t < end; ++t) {
           alone.seed = seeds[t];
           partitions[t].dim = rows.dim();
-          lay_out_leaves(leaf_of_row[t], trees[t].sample_centres(), options.leaf_points,
+          lay_out_leaves(leaf_of_row[t], trees[t].sample_centroids(), options.leaf_points,
                          &partitions[t]);
           group_leaves(alone, &partitions[t]);
         }

@@ -29,10 +29,10 @@ std::uint64_t pack(float score, std::uint32_t entry) noexcept {
                                      ": expected no overlap with other entries");
 }
 
-// Scores of the `count` centres from `first` on (both multiples of 16).
-void score_centres(const CentreTable& table, std::uint32_t dim4, std::uint32_t first,
-                   std::uint32_t count, const RouteQuery& query, float* out) {
-  kernels().route_scores(table.centres + std::size_t{first} * dim4, count / kPanelWidth, dim4,
+// Scores of the `count` centroids from `first` on (both multiples of 16).
+void score_centroids(const CentroidTable& table, std::uint32_t dim4, std::uint32_t first,
+                     std::uint32_t count, const RouteQuery& query, float* out) {
+  kernels().route_scores(table.centroids + std::size_t{first} * dim4, count / kPanelWidth, dim4,
                          query.values.data(), query.sum, query.step, table.mults + first,
                          table.biases + first, out);
 }
@@ -40,7 +40,7 @@ void score_centres(const CentreTable& table, std::uint32_t dim4, std::uint32_t f
 // A bound that about twice `wanted` of n scores do not exceed, guessed from a sample of them.
 float sampled_bound(const float* scores, std::size_t n, std::size_t wanted,
                     std::vector<float>* sample) {
-  constexpr std::size_t kStep = kPanelWidth + 1;  // visits every lane of the centre blocks
+  constexpr std::size_t kStep = kPanelWidth + 1;  // visits every lane of the centroid blocks
   if (wanted * 2 >= n || n < 32 * kStep) return kInfinity;
   sample->clear();
   for (std::size_t i = 0; i < n; i += kStep) sample->push_back(scores[i]);
@@ -121,7 +121,7 @@ std::size_t open_groups(const ForestView& forest, const TreeView& tree, const Ro
       scratch->picked_scores.resize(room * 2);
       scratch->picked_entries.resize(room * 2);
     }
-    score_centres(forest.leaves, forest.dim4, first, count, query, scratch->scores.data());
+    score_centroids(forest.leaves, forest.dim4, first, count, query, scratch->scores.data());
     constexpr float kLargest = std::numeric_limits<float>::max();  // not the padding entries
     picked += kernels().select_at_most(
         scratch->scores.data(), count, kLargest, first,
@@ -138,8 +138,8 @@ void best_leaves(const ForestView& forest, const TreeView& tree, const RouteQuer
   const std::uint32_t entries = grouped ? tree.group_entry_count : tree.leaf_entry_count;
   const std::uint32_t first = grouped ? tree.first_group_entry : tree.first_leaf_entry;
   top_scores->resize(std::max<std::size_t>(top_scores->size(), entries));
-  score_centres(grouped ? forest.groups : forest.leaves, forest.dim4, first, entries, query,
-                top_scores->data());
+  score_centroids(grouped ? forest.groups : forest.leaves, forest.dim4, first, entries, query,
+                  top_scores->data());
   if (!grouped) {
     best_entries(top_scores->data(), entries, first, wanted, scratch, best);
     return;
@@ -193,18 +193,19 @@ float float_of_key(std::uint32_t key) noexcept {
   return value;
 }
 
-float quantize_centre(const float* centre, std::uint32_t dim, std::uint8_t* bytes) noexcept {
-  const float largest = kernels().max_abs(centre, dim);
+float quantize_centroid(const float* centroid, std::uint32_t dim, std::uint8_t* bytes) noexcept {
+  const float largest = kernels().max_abs(centroid, dim);
   constexpr float kLeast = 1e-36f;  // a scale that can be divided by
   const float scale = largest > kLeast ? largest / 127.0f : 1.0f;
   for (std::uint32_t j = 0; j < dim; ++j) {
-    bytes[j] = static_cast<std::uint8_t>(128 + static_cast<int>(std::nearbyint(centre[j] / scale)));
+    bytes[j] =
+        static_cast<std::uint8_t>(128 + static_cast<int>(std::nearbyint(centroid[j] / scale)));
   }
   return scale;
 }
 
-void place_centre(const std::uint8_t* bytes, std::uint32_t dim, std::uint32_t dim4,
-                  std::uint64_t entry, std::uint8_t* table) noexcept {
+void place_centroid(const std::uint8_t* bytes, std::uint32_t dim, std::uint32_t dim4,
+                    std::uint64_t entry, std::uint8_t* table) noexcept {
   std::uint8_t* block = table + entry / kPanelWidth * kPanelWidth * dim4;
   const std::size_t lane = entry % kPanelWidth;
   for (std::uint32_t j = 0; j < dim4; ++j) {
@@ -212,8 +213,8 @@ void place_centre(const std::uint8_t* bytes, std::uint32_t dim, std::uint32_t di
   }
 }
 
-void take_centre(const std::uint8_t* table, std::uint32_t dim, std::uint32_t dim4,
-                 std::uint64_t entry, std::uint8_t* bytes) noexcept {
+void take_centroid(const std::uint8_t* table, std::uint32_t dim, std::uint32_t dim4,
+                   std::uint64_t entry, std::uint8_t* bytes) noexcept {
   const std::uint8_t* block = table + entry / kPanelWidth * kPanelWidth * dim4;
   const std::size_t lane = entry % kPanelWidth;
   for (std::uint32_t j = 0; j < dim; ++j) {
@@ -343,8 +344,8 @@ void route_further_trees(const ForestView& forest, const RouteQuery& query,
 void score_leaves(const ForestView& forest, const RouteQuery& query, std::vector<float>* scores) {
   const TreeView& tree = forest.trees[0];
   scores->resize(tree.leaf_entry_count);
-  score_centres(forest.leaves, forest.dim4, tree.first_leaf_entry, tree.leaf_entry_count, query,
-                scores->data());
+  score_centroids(forest.leaves, forest.dim4, tree.first_leaf_entry, tree.leaf_entry_count, query,
+                  scores->data());
 }
 
 void route(const ForestView& forest, const RouteQuery& query, std::uint64_t candidates,

@@ -39,7 +39,7 @@ std::vector<format::CurvePoint> measure_curve(const SearchView& view,
 
 // Of tuning::kRadiusWeights the one with which routing reaches the neighbours of the queries after
 // the fewest points. The view's leaves are scored with kRadiusWeight; mean_squares: of the
-// distances of their points to their centres, by leaf entry of the first tree.
+// distances of their points to their centroids, by leaf entry of the first tree.
 float choose_radius_weight(const SearchView& view, const CalibrationQueries& queries,
                            const std::vector<float>& mean_squares, unsigned n_threads,
                            Monitor* monitor);

@@ -37,7 +37,7 @@ double centroid_distance(const SearchView& view, const std::vector<float>& work,
   const ForestView& forest = view.forest;
   // `mults` of an additive score is twice the centroid's scale.
   const float scale = 0.5f * forest.leaves.mults[entry];
-  const std::uint8_t* block = forest.leaves.centres + std::size_t{entry / 16} * 16 * forest.dim4;
+  const std::uint8_t* block = forest.leaves.centroids + std::size_t{entry / 16} * 16 * forest.dim4;
   double dot = 0.0, square = 0.0;
   for (std::uint32_t j = 0; j < view.scorer->dim(); ++j) {
     const double value = scale * (block[(j / 4) * 64 + entry % 16 * 4 + j % 4] - 128.0);

@@ -34,7 +34,7 @@ float LeafScores::scored(std::uint32_t entry) {
   if (marks_[panel] != mark_) {
     const std::size_t first = std::size_t{panel} * kPanelWidth;
     const ForestView& forest = view_->forest;
-    kernels().route_scores(forest.leaves.centres + first * forest.dim4, 1, forest.dim4,
+    kernels().route_scores(forest.leaves.centroids + first * forest.dim4, 1, forest.dim4,
                            query_->values.data(), query_->sum, query_->step,
                            forest.leaves.mults + first, forest.leaves.biases + first,
                            scores_.data() + first);

@@ -77,10 +77,10 @@ void LoadedImage::connect_forest() {
   forest.item_count = items();
   forest.block_count = params.block_count;
   forest.centroid_blocks = params.centroid_blocks;
-  forest.leaves = {view_.array<std::uint8_t>(Section::leaf_centres),
+  forest.leaves = {view_.array<std::uint8_t>(Section::leaf_centroids),
                    view_.array<float>(Section::leaf_mults),
                    view_.array<float>(Section::leaf_biases)};
-  forest.groups = {view_.array<std::uint8_t>(Section::group_centres),
+  forest.groups = {view_.array<std::uint8_t>(Section::group_centroids),
                    view_.array<float>(Section::group_mults),
                    view_.array<float>(Section::group_biases)};
   forest.leaf_spans = view_.array<LeafSpan>(Section::leaf_ranges);

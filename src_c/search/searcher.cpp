@@ -42,7 +42,7 @@ void Searcher::find_candidates(const SearchView& view, const Request& request, s
   const Setting& setting = request.setting;
   const bool has_blocks = view.block_centroids != nullptr;
   const bool expands = view.neighbours.entries != nullptr && setting.expanded > 0;
-  routed_leaves_ = view.forest.leaves.centres;
+  routed_leaves_ = view.forest.leaves.centroids;
   route(view.forest, query_.routed(), has_blocks ? setting.opened : setting.candidates,
         request.filter(), &route_scratch_, &leaves_);
   const std::uint64_t scanned = expands ? std::max(keep, setting.expanded) : keep;

@@ -33,7 +33,7 @@ class Searcher {
                                     const Request& request);
   // Whether the last run chose leaves of this view, as far as it went.
   bool has_routed(const SearchView& view) const noexcept {
-    return routed_leaves_ == view.forest.leaves.centres;
+    return routed_leaves_ == view.forest.leaves.centroids;
   }
   // The query of the last run once more, for points of another view of the same leaves: those of
   // the leaves that the last run chose are all looked at, and dropped where they score worse than

@@ -391,8 +391,8 @@ void fill(const Image& image, const Case& c, const Plan& plan, std::mt19937& ran
         Section::rotation_scales, Section::row_scalars}) {
     fill_floats(image, kind, random);
   }
-  fill_bytes(image, Section::leaf_centres, random);
-  fill_bytes(image, Section::group_centres, random);
+  fill_bytes(image, Section::leaf_centroids, random);
+  fill_bytes(image, Section::group_centroids, random);
   fill_ids(image, c, plan, random);
   fill_trees(image, c, plan, random);
   fill_model(image, c, plan, random);

@@ -102,9 +102,9 @@ class Draft:
         own = {
             "params": 128,
             "vectors": rows.get(reader.DTYPES.get(dtype, ""), dim),
-            "leaf_centres": 16 * self.param("work_dim4"),
+            "leaf_centroids": 16 * self.param("work_dim4"),
             "leaf_regions": 1,
-            "group_centres": 16 * self.param("work_dim4"),
+            "group_centroids": 16 * self.param("work_dim4"),
             "codes": 16 * self.param("code_count") + 128,
             "block_centroids": 16 * self.param("code_count") + 128,
             "code_records": self.param("record_bytes"),
@@ -284,8 +284,8 @@ def cut_entries(draft: Draft, counts: NDArray[np.int64]) -> None:
     for name in ("leaf_scales", "leaf_regions", "leaf_mults", "leaf_scan_factors", "leaf_radii"):
         if name in draft.sections:
             draft.set_array(name, draft.array(name)[:entries])
-    centre_bytes = draft.param("work_dim4")
-    draft.sections["leaf_centres"] = draft.sections["leaf_centres"][: entries * centre_bytes]
+    centroid_bytes = draft.param("work_dim4")
+    draft.sections["leaf_centroids"] = draft.sections["leaf_centroids"][: entries * centroid_bytes]
     trees = draft.array("trees")
     trees["leaves"] = entries
     draft.set_array("trees", trees)
@@ -312,11 +312,11 @@ def add_groups(draft: Draft) -> None:
     draft.set_array("group_ranges", ranges)
     # The first leaf of a block stands for its group.
     dim4 = draft.param("work_dim4")
-    leaf_centres = draft.array("leaf_centres").reshape(blocks, dim4 // 4, 16, 4)
-    centres = np.full((entries, dim4 // 4, 4), 128, np.uint8)
-    centres[:blocks] = leaf_centres[:, :, 0]
-    blocked = centres.reshape(entries // 16, 16, dim4 // 4, 4).transpose(0, 2, 1, 3)
-    draft.set_array("group_centres", blocked)
+    leaf_centroids = draft.array("leaf_centroids").reshape(blocks, dim4 // 4, 16, 4)
+    centroids = np.full((entries, dim4 // 4, 4), 128, np.uint8)
+    centroids[:blocks] = leaf_centroids[:, :, 0]
+    blocked = centroids.reshape(entries // 16, 16, dim4 // 4, 4).transpose(0, 2, 1, 3)
+    draft.set_array("group_centroids", blocked)
     mults = np.ones(entries, "<f4")
     mults[:blocks] = draft.array("leaf_mults")[::16]
     draft.set_array("group_mults", mults)

@@ -188,7 +188,7 @@ def many_leaves(items: int, dim: int, blocks: int) -> images.Draft:
         "leaf_radii",
     ):
         draft.set_array(name, np.resize(draft.array(name)[:1], entries))
-    draft.sections["leaf_centres"] = bytes([128]) * (entries * draft.param("work_dim4"))
+    draft.sections["leaf_centroids"] = bytes([128]) * (entries * draft.param("work_dim4"))
     trees = draft.array("trees")
     trees["leaves"] = entries
     draft.set_array("trees", trees)

@@ -1,7 +1,7 @@
 """Owns the proof that a build chooses how much the radii of leaves count in routing.
 
 The weight is read from the file, by a reader that shares nothing with the library: a leaf's bias is
-the square of its centre plus the weight times the mean squared distance of its points.
+the square of its centroid plus the weight times the mean squared distance of its points.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def weight_in(path: Path) -> float:
     """Return the weight that explains the biases of a file."""
     file = format_reader.read(path)
     ranges, work, rows = file.array("leaf_ranges"), file.work, file.array("slot_rows")
-    centres = file.centres() * file.array("leaf_mults")[:, None] / 2
+    centroids = file.centroids() * file.array("leaf_mults")[:, None] / 2
     rest, spreads = [], []
     for entry in np.flatnonzero(ranges["count"]):
         first, count = int(ranges["first"][entry]), int(ranges["count"][entry])
         points = work[rows[first : first + count]]
-        rest.append(file.array("leaf_biases")[entry] - (centres[entry] ** 2).sum())
-        spreads.append(((points - centres[entry]) ** 2).sum(axis=1).mean())
+        rest.append(file.array("leaf_biases")[entry] - (centroids[entry] ** 2).sum())
+        spreads.append(((points - centroids[entry]) ** 2).sum(axis=1).mean())
     weight = float(np.dot(rest, spreads) / np.dot(spreads, spreads))
     assert np.allclose(rest, weight * np.array(spreads), atol=1e-4 * max(spreads))
     return weight
