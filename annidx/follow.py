@@ -1,8 +1,8 @@
-"""Owns indexes that follow their file: each time another file stands under the path, they map it.
+"""Owns indexes that follow their files: each time another one stands under a path, they map it.
 
-A file that is replaced stays mapped by those who use it, so each file is a generation: an `Index`
-of its own, which ends when the last query that runs on it ends. It must not know what is in a file
-beyond what tells whether queries for one generation suit the next.
+A file that is replaced stays mapped by those who use it, so each file, with the changes beside it,
+is a generation: an `Index` of its own, which ends when the last query that runs on it ends. It must
+not know what is in a file beyond what tells whether queries for one generation suit the next.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Concatenate, Final, ParamSpec, TypedDict, TypeVar
 
@@ -28,7 +28,7 @@ from annidx._watcher import Watched, Watcher
 from annidx.errors import StateError
 from annidx.ids import TextIds
 from annidx.idset import IdSet, is_one_per_query
-from annidx.index import Found, Index, Path, open_index
+from annidx.index import Found, Index, Path, open_index, open_indexes
 from annidx.io import inputs
 from annidx.liveset import LiveSet, LiveSetOwner, LiveSets, set_of
 
@@ -49,6 +49,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _Stamp = tuple[int, ...]
 _NO_FILE: Final[_Stamp] = ()
+# A file of changes that is not there: there are none yet, or no more.
+_NO_CHANGES: Final[_Stamp] = (0, 0, 0, 0)
 
 
 class RefusedFile(TypedDict):
@@ -65,10 +67,11 @@ class Status(TypedDict):
 
     path: str  # as it is followed
     real_path: str  # of the present file, with symbolic links resolved
+    changes: list[str]  # of the present generation, likewise
     identity: str  # of the present file's content
     generation: int  # 1 for the first file, one more for each that took over
     loaded_at: float
-    file_time: float  # when the present file was last written
+    file_time: float  # when the present file, or the latest of its changes, was last written
     reloads: int
     refused: list[RefusedFile]  # the latest, oldest first
     last_error: str | None  # why the file under the path is not the present one
@@ -103,7 +106,16 @@ def _stamp_of(path: str) -> _Stamp:
 
 
 def _time_of(stamp: _Stamp) -> float:
-    return stamp[3] / 1e9 if stamp else 0.0
+    return max(stamp[3::4], default=0) / 1e9
+
+
+def _are_changed_in_place(before: _Stamp, after: _Stamp) -> bool:
+    """Whether some file is the same, with other content."""
+    for at in range(0, min(len(before), len(after)), 4):
+        old, new = before[at : at + 4], after[at : at + 4]
+        if old != new and old[:2] == new[:2]:
+            return True
+    return False
 
 
 def _of_generation(
@@ -147,6 +159,9 @@ class FollowingIndex(Watched, LiveSetOwner):
     ----------
     path : path
         A file that `Index.save` or `Index.build` wrote, and will replace.
+    changes : iterable of path, optional
+        Files that `Index.save_changes` writes beside it, older ones first. One that is not there
+        means no changes: it may come, be replaced, and go when a merge has taken it up.
     warm, lock : bool, default False
         As for `annidx.load`, for each file.
     interval : float, default 1.0
@@ -176,6 +191,9 @@ class FollowingIndex(Watched, LiveSetOwner):
     name the file and the reason, and without `background` a `RuntimeWarning` tells once for each
     such file. One that the system would not open is tried again later.
 
+    After a new file has come its old changes do not fit it: until they are gone or replaced, the
+    present generation stays, likewise with a reason.
+
     What happens goes to `logging.getLogger("annidx")`.
 
     Filters by ids and names, and sets made by `idset` or taken from `sets`, mean the same in each
@@ -183,13 +201,14 @@ class FollowingIndex(Watched, LiveSetOwner):
     file mapped as long as it lives.
 
     Safe from many threads at once and after `fork`, where each process follows for itself: with
-    `background` the child starts a thread of its own at once. It pickles as its path.
+    `background` the child starts a thread of its own at once. It pickles as its paths.
     """
 
     def __init__(
         self,
         path: Path,
         *,
+        changes: Iterable[Path] = (),
         warm: bool = False,
         lock: bool = False,
         interval: float = DEFAULT_INTERVAL,
@@ -209,6 +228,7 @@ class FollowingIndex(Watched, LiveSetOwner):
         self._verify = bool(verify)
         self._on_reload = on_reload
         self._path = os.path.abspath(inputs.file_path(path, "path"))
+        self._changes = [os.path.abspath(inputs.file_path(one, "changes")) for one in changes]
         self._queries = _core.Tally()
         self._live_sets: weakref.WeakSet[LiveSet] = weakref.WeakSet()
         self._adopted: weakref.WeakKeyDictionary[IdSet, LiveSet] = weakref.WeakKeyDictionary()
@@ -219,9 +239,9 @@ class FollowingIndex(Watched, LiveSetOwner):
         self._watcher: Watcher | None = None
         self._turn = threading.Lock()  # held by the thread that looks or reloads
         # The stamp is older than what is opened: a file that comes in between is met again.
-        stamp = _stamp_of(self._path)
+        stamp = self._stamp()
         first = self._opened()
-        self._generation: _Generation | None = _Generation(first, 1, stamp, _stamp_of(self._path))
+        self._generation: _Generation | None = _Generation(first, 1, stamp, self._stamp())
         self._next_look = time.monotonic() + self._interval
         if background:
             self._watcher = Watcher(self, self._interval)
@@ -260,7 +280,7 @@ class FollowingIndex(Watched, LiveSetOwner):
         """
         with self._turn:
             self._next_look = time.monotonic() + self._interval
-            found = _stamp_of(self._path)
+            found = self._stamp()
             if found == self._present().stamp:
                 self._last_error = None
                 return False
@@ -281,7 +301,8 @@ class FollowingIndex(Watched, LiveSetOwner):
         -------
         dict
             Of the keys that `Status` names: "path", "real_path", "identity", "generation",
-            "loaded_at", "file_time", "reloads", "refused", "last_error", "queries", "background".
+            "changes", "loaded_at", "file_time", "reloads", "refused", "last_error", "queries",
+            "background".
             It can be written as JSON.
 
         Raises
@@ -294,6 +315,7 @@ class FollowingIndex(Watched, LiveSetOwner):
         return {
             "path": self._path,
             "real_path": generation.index.path or self._path,
+            "changes": [os.fsdecode(path) for path, _, _ in generation.index._files()[1:]],
             "identity": generation.index._identity(),
             "generation": generation.number,
             "loaded_at": generation.loaded_at,
@@ -332,7 +354,7 @@ class FollowingIndex(Watched, LiveSetOwner):
         try:
             now = time.monotonic()
             self._next_look = now + self._interval
-            found = _stamp_of(self._path)
+            found = self._stamp()
             present = self._generation
             if present is None:
                 return
@@ -351,9 +373,32 @@ class FollowingIndex(Watched, LiveSetOwner):
         if generation is not None:
             self._tell(generation)
 
+    def _stamp(self) -> _Stamp:
+        """What tells the files under the paths from those that stood there before."""
+        stamp = _stamp_of(self._path)
+        if stamp != _NO_FILE:
+            for path in self._changes:
+                stamp += _stamp_of(path) or _NO_CHANGES
+        return stamp
+
+    def _mapped(self) -> Index:
+        """Open the files that the paths lead to now."""
+        while True:
+            base = os.path.realpath(self._path)
+            changes = [os.path.realpath(path) for path in self._changes if os.path.exists(path)]
+            if not changes:
+                return open_index(base, warm=self._warm, lock=self._lock)
+            try:
+                return open_indexes(
+                    [base, *changes], warm=self._warm, lock=self._lock, newest_wins=False
+                )
+            except FileNotFoundError:
+                if all(os.path.exists(path) for path in changes):
+                    raise  # the base is missing; else changes went meanwhile
+
     def _opened(self) -> Index:
-        """Open the file that the path leads to now, and check it if that was asked for."""
-        index = open_index(os.path.realpath(self._path), warm=self._warm, lock=self._lock)
+        """Open the files that the paths lead to now, and check them if that was asked for."""
+        index = self._mapped()
         try:
             if self._verify:
                 index._verify(self._go_on)
@@ -370,13 +415,13 @@ class FollowingIndex(Watched, LiveSetOwner):
     def _take_over(self, found: _Stamp) -> _Generation:
         """Map the file that has this stamp, or a later one. The caller has the turn."""
         present = self._present()
-        if present.is_surely_stamped and found[:2] == present.stamp[:2]:
+        if present.is_surely_stamped and _are_changed_in_place(present.stamp, found):
             log.warning(
-                "%s: the file was changed in place while it is mapped; publish by renaming",
+                "%s: a file was changed in place while it is mapped; publish by renaming",
                 self._path,
             )
         after = self._opened()
-        stamp_after = _stamp_of(self._path)
+        stamp_after = self._stamp()
         try:
             _require_alike(present.index, after)
             for one in self._known_sets():
@@ -575,6 +620,7 @@ class FollowingIndex(Watched, LiveSetOwner):
         again = functools.partial(
             FollowingIndex,
             self._path,
+            changes=self._changes,
             warm=self._warm,
             lock=self._lock,
             interval=self._interval,
@@ -597,12 +643,16 @@ if hasattr(os, "register_at_fork"):  # Windows knows no fork
     os.register_at_fork(after_in_child=_begin_in_child)
 
 
+def _kind_of_ids(index: Index) -> str:
+    return "str" if index._has_text_ids else "int"
+
+
 def _require_alike(before: Index, after: Index) -> None:
     """Refuse a file whose queries would not be those of the file before."""
     for name, old, new in (
         ("metric", before.metric, after.metric),
         ("dim", before.dim, after.dim),
-        ("kind of ids", before.info()["ids"], after.info()["ids"]),
+        ("kind of ids", _kind_of_ids(before), _kind_of_ids(after)),
     ):
         if old != new:
             raise ValueError(f"{after.path}: the new file has another {name}: {new!r}, not {old!r}")

@@ -35,7 +35,7 @@ def load(
 ) -> Index: ...
 @overload
 def load(
-    path: Path,
+    path: Path | Sequence[Path],
     warm: bool = False,
     lock: bool = False,
     *,
@@ -75,7 +75,8 @@ def load(
     lock : bool, default False
         Keep it there (mlock); may need a higher limit on locked memory. Files only.
     follow : bool, default False
-        When the file is replaced, go over to the new one, between two calls. Paths only.
+        When the file is replaced, go over to the new one, between two calls. Paths only. Of a list
+        the first is an index, the others are its changes: each may come, be replaced and go.
     interval : float, default 1.0
         Seconds between two looks for a new file (only with `follow`, as all below).
     background : bool, default False
@@ -111,12 +112,18 @@ def load(
     processes that map a file share its memory. The cache folder keeps the latest two files of a
     URL.
     """
-    if isinstance(path, (list, tuple)):
-        return _load_all(path, bool(warm), bool(lock), on_duplicate, follow=follow)
+    newest = inputs.one_of(on_duplicate, "on_duplicate", ("raise", "newest")) == "newest"
+    is_list = isinstance(path, (list, tuple))
+    places = list(cast("Sequence[Path]", path)) if is_list else [cast(Path, path)]
+    if not places:
+        raise ValueError("path: expected at least one file, got an empty list")
     with _annoys_files_named(path):
         if follow:
+            if newest:
+                raise ValueError("on_duplicate: expected 'raise' with follow, got 'newest'")
             return FollowingIndex(
-                cast(Path, path),
+                places[0],
+                changes=places[1:],
                 warm=warm,
                 lock=lock,
                 interval=DEFAULT_INTERVAL if interval is None else interval,
@@ -128,6 +135,9 @@ def load(
             raise ValueError(
                 "follow: expected True together with interval, background, verify or on_reload"
             )
+        if is_list:
+            files = [inputs.file_path(place, "path") for place in places]
+            return open_indexes(files, warm=bool(warm), lock=bool(lock), newest_wins=newest)
         if isinstance(path, str) and is_url(path):
             return fetched_index(path, warm=bool(warm), lock=bool(lock))
         if isinstance(path, (str, os.PathLike)):
@@ -135,18 +145,6 @@ def load(
         if lock:
             raise ValueError("lock: expected False for an index that is not mapped from a file")
         return image_index(_image_of(path))
-
-
-def _load_all(
-    paths: Sequence[Path], warm: bool, lock: bool, on_duplicate: str, *, follow: bool
-) -> Index:
-    if follow:
-        raise ValueError("follow: expected one path to follow, got a list")
-    newest = inputs.one_of(on_duplicate, "on_duplicate", ("raise", "newest")) == "newest"
-    places = [inputs.file_path(path, "path") for path in paths]
-    if not places:
-        raise ValueError("path: expected at least one file, got an empty list")
-    return open_indexes(places, warm=warm, lock=lock, newest_wins=newest)
 
 
 def _image_of(source: Any) -> object:

@@ -169,6 +169,11 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         vector[CurveRow] curve
         vector[SectionInfo] sections
 
+    cppclass FileFacts:
+        string path
+        string identity
+        const char* kind
+
     cppclass AddedIds "annidx::Index::Ids":
         const int64_t* int64_ids
         const char* text
@@ -260,6 +265,8 @@ cdef extern from "index/index.h" namespace "annidx" nogil:
         cbool built()
         IdKind id_kind()
         IndexInfo info() except +raise_py_error
+        string identity() except +raise_py_error
+        vector[FileFacts] files() except +raise_py_error
         void verify(Monitor*) except +raise_py_error
         double residency() except +raise_py_error
 

@@ -1257,13 +1257,31 @@ cdef class CoreIndex:
     def _identity(self):
         """Return the 32 hexadecimal digits that name the content of a built index."""
         cdef object known
+        cdef Index* core
         with cython.critical_section(self):
             known = self.identity_
         if known is None:
-            known = self._info().get("identity")
+            core = self._enter_built()
+            try:
+                known = core.identity().decode("ascii")
+            finally:
+                self.gate.leave()
             with cython.critical_section(self):
                 self.identity_ = known
         return known
+
+    def _files(self):
+        """Return (path, identity, kind) of each file that the index was opened from."""
+        cdef vector[FileFacts] files
+        cdef Index* core = self._enter_built()
+        try:
+            files = core.files()
+        finally:
+            self.gate.leave()
+        return [
+            (<bytes>one.path, one.identity.decode("ascii"), (<bytes>one.kind).decode("ascii"))
+            for one in files
+        ]
 
     def verify(self):
         """Check every checksum and every invariant of the index.

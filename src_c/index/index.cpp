@@ -607,6 +607,25 @@ IdKind Index::id_kind() const noexcept {
   return state_->rows ? state_->rows->id_kind() : state_->ids.kind();
 }
 
+std::string Index::identity() const {
+  const Collection& all = state_->built();
+  const auto& own = all.common().view().header.identity;
+  const std::string digits = hex(own, sizeof own);
+  return all.single() ? digits : hex_of(all.stamp()) + digits.substr(16);
+}
+
+std::vector<FileFacts> Index::files() const {
+  std::vector<FileFacts> found;
+  const std::vector<Part>& parts = state_->built().parts();
+  for (std::size_t i = 0; i < state_->file_parts; ++i) {
+    if (!parts[i].mapped) continue;
+    const format::FileHeader& header = parts[i].image->view().header;
+    found.push_back(
+        {parts[i].path, hex(header.identity, sizeof header.identity), kind_name(header.kind)});
+  }
+  return found;
+}
+
 IndexInfo Index::info() const {
   IndexInfo info{};
   info.metric = state_->metric;
@@ -636,9 +655,8 @@ IndexInfo Index::info() const {
   info.default_recall = params.default_recall;
   info.value_scale = params.value_scale;
   info.seed = std::uint64_t{params.build_seed_high} << 32 | params.build_seed_low;
-  info.identity = hex(view.header.identity, sizeof(view.header.identity));
-  info.base_identity = info.identity;
-  if (!all.single()) info.identity = hex_of(all.stamp()) + info.identity.substr(16);
+  info.identity = identity();
+  info.base_identity = hex(view.header.identity, sizeof(view.header.identity));
   info.model_identity = hex(view.header.model_identity, sizeof(view.header.model_identity));
   info.kind = kind_name(view.header.kind);
   info.library_version.assign(view.header.library_version,

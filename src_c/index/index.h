@@ -115,6 +115,13 @@ struct IndexInfo {
   std::vector<SectionInfo> sections;
 };
 
+// A file that an index was opened from.
+struct FileFacts {
+  std::string path;
+  std::string identity;  // 32 hexadecimal digits
+  const char* kind;      // as in IndexInfo
+};
+
 // Takes bytes one after the other.
 class ByteSink {
  public:
@@ -204,6 +211,9 @@ class Index {
   std::unique_ptr<Index> without_rows(const std::vector<Row>& rows) const;
   // Whether it is more, or less, than the one image that was built or opened.
   bool is_changed() const noexcept;
+  // The files that it was opened from, in order, whatever was changed since; none that was built.
+  std::vector<FileFacts> files() const;
+  std::string identity() const;  // as in IndexInfo. Needs the index built.
   // What differs from the first image, in a file of its own. Atomic.
   void save_changes(const std::string& path, int n_jobs, Monitor* monitor) const;
   std::vector<std::byte> changes_to_bytes() const;

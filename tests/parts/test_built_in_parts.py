@@ -160,8 +160,8 @@ def test_what_does_not_fit_together_is_named(tmp_path: Path) -> None:
         annidx.load([])
     with pytest.raises(ValueError, match="at least one file"):
         annidx.merge([], out=tmp_path / "out.annidx")
-    with pytest.raises(ValueError, match="follow"):
-        annidx.load([one], follow=True)  # type: ignore[call-overload]
+    with pytest.raises(ValueError, match="on_duplicate: expected 'raise' with follow"):
+        annidx.load([one], follow=True, on_duplicate="newest")  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "dot", "hamming", "angular"])

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from oracle import KINDS, nearest, tolerance
 
 import annidx
+from annidx.follow import FollowingIndex
 
 Array = npt.NDArray[Any]
 DIM = 4
@@ -315,6 +316,101 @@ def test_int8_refuses_what_it_cannot_tell() -> None:
     with pytest.raises(ValueError, match="row 1 holds a value of 1000"):
         index.add_items(np.array([vectors[0], vectors[1] * 0 + 1_000]), [50, 51])
     assert len(index) == 50
+
+
+# ---- followed ----------------------------------------------------------------------------------
+
+
+def saved_base(folder: Path, count: int = 30, seed: int = 1) -> Path:
+    index = annidx.Index(DIM, "euclidean")
+    index.add_items(number_rows("euclidean", "float32", count, seed), np.arange(count))
+    index.build()
+    index.save(folder / "base.annidx")
+    return folder / "base.annidx"
+
+
+def test_changes_come_are_replaced_and_go_into_the_base(tmp_path: Path) -> None:
+    base, changes = saved_base(tmp_path), tmp_path / "today.changes"
+    with annidx.load([base, changes], follow=True, interval=0.0) as live:
+        assert set(live.ids) == set(range(30)) and live.status()["changes"] == []
+        kept = live.idset([3, 99])
+        writer = annidx.load(base)
+        writer.remove_items(3)
+        writer.save_changes(changes)
+        assert 3 not in live and len(live) == 29
+        assert live.status()["changes"] == [str(changes)]
+        writer.add_items(number_rows("euclidean", "float32", 1, 7), [99])
+        writer.save_changes(changes)
+        assert live.query(np.zeros(DIM), k=5, allow=kept)[0].tolist() == [99]
+        again = pickle.loads(pickle.dumps(live))
+        assert set(again.ids) == (set(range(30)) - {3}) | {99}
+        again.close()
+        # The nightly merge: the old changes belong to the old base, which stays until they go.
+        annidx.merge([base, changes], out=base)
+        with pytest.warns(RuntimeWarning, match="changes of another index"):
+            assert set(live.ids) == (set(range(30)) - {3}) | {99}
+        status = live.status()
+        assert "today.changes' holds changes of another" in str(status["last_error"])
+        assert status["changes"] == [str(changes)] and status["generation"] == 3
+        changes.unlink()
+        assert set(live.ids) == (set(range(30)) - {3}) | {99}
+        status = live.status()
+        assert (status["changes"], status["last_error"], status["generation"]) == ([], None, 4)
+        assert status["identity"] == annidx.load(base).info()["identity"]
+        # The next day's changes.
+        writer = annidx.load(base)
+        writer.remove_items([0, 1])
+        writer.save_changes(changes)
+        assert len(live) == 28 and live.status()["generation"] == 5
+        changes.unlink()
+        assert len(live) == 30
+
+
+def test_changes_of_a_base_that_is_yet_to_come_wait_for_it(tmp_path: Path) -> None:
+    base, changes = saved_base(tmp_path), tmp_path / "today.changes"
+    next_day = tmp_path / "next"
+    next_day.mkdir()
+    after = annidx.load(saved_base(next_day, count=40, seed=2))
+    after.remove_items([0])
+    with annidx.load([base, changes], follow=True, interval=0.0) as live:
+        after.save_changes(changes)
+        with pytest.warns(RuntimeWarning, match="the old one stays"):
+            assert len(live) == 30
+        (next_day / "base.annidx").replace(base)
+        assert len(live) == 39 and live.status()["last_error"] is None
+
+
+def test_many_files_of_changes_are_followed(tmp_path: Path) -> None:
+    base = saved_base(tmp_path)
+    hours = [tmp_path / f"{hour}.changes" for hour in range(3)]
+    with FollowingIndex(base, changes=hours, interval=0.0) as live:
+        writer = annidx.load(base)
+        for count, hour in enumerate(hours, 1):
+            writer.remove_items(count)
+            writer.save_changes(hour)
+            assert len(live) == 30 - count
+        hours[0].unlink()  # what it held, the later ones hold too
+        assert len(live) == 27
+
+
+def test_changes_written_in_place_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base, changes = saved_base(tmp_path), tmp_path / "today.changes"
+    writer = annidx.load(base)
+    writer.remove_items(3)
+    writer.save_changes(changes)
+    with FollowingIndex(base, changes=[changes], interval=0.0) as live:
+        assert len(live) == 29
+        writer.remove_items(4)
+        writer.save_changes(tmp_path / "more")
+        caplog.clear()
+        (tmp_path / "more").replace(changes)
+        assert len(live) == 28 and "in place" not in caplog.text
+        writer.remove_items(5)
+        writer.save_changes(tmp_path / "more")
+        changes.write_bytes((tmp_path / "more").read_bytes())
+        assert len(live) == 27 and "changed in place" in caplog.text
 
 
 # ---- many at once ------------------------------------------------------------------------------
