@@ -19,6 +19,7 @@ from annidx.costs import estimate
 from annidx.errors import FormatError, StateError
 from annidx.idset import IdSet
 from annidx.index import Index
+from annidx.manifest import write_manifest
 from annidx.opening import load, verify
 from annidx.parts import DriftWarning, encode, merge, train
 from annidx.publishing import publish
@@ -38,4 +39,5 @@ __all__ = [
     "publish",
     "train",
     "verify",
+    "write_manifest",
 ]

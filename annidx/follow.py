@@ -28,9 +28,10 @@ from annidx._watcher import Watched, Watcher
 from annidx.errors import StateError
 from annidx.ids import TextIds
 from annidx.idset import IdSet, is_one_per_query
-from annidx.index import Found, Index, Path, open_index, open_indexes
+from annidx.index import Found, Index, Path
 from annidx.io import inputs
 from annidx.liveset import LiveSet, LiveSetOwner, LiveSets, set_of
+from annidx.manifest import open_files
 
 __all__ = ["FollowingIndex", "RefusedFile", "Status"]
 
@@ -158,7 +159,8 @@ class FollowingIndex(Watched, LiveSetOwner):
     Parameters
     ----------
     path : path
-        A file that `Index.save` or `Index.build` wrote, and will replace.
+        A file that `Index.save` or `Index.build` wrote, and will replace; or a manifest, which
+        takes over when it is replaced: its files are written first, under names of their own.
     changes : iterable of path, optional
         Files that `Index.save_changes` writes beside it, older ones first. One that is not there
         means no changes: it may come, be replaced, and go when a merge has taken it up.
@@ -386,15 +388,13 @@ class FollowingIndex(Watched, LiveSetOwner):
         while True:
             base = os.path.realpath(self._path)
             changes = [os.path.realpath(path) for path in self._changes if os.path.exists(path)]
-            if not changes:
-                return open_index(base, warm=self._warm, lock=self._lock)
             try:
-                return open_indexes(
-                    [base, *changes], warm=self._warm, lock=self._lock, newest_wins=False
+                return open_files(
+                    [base, *changes], warm=self._warm, lock=self._lock, alone=not changes
                 )
             except FileNotFoundError:
                 if all(os.path.exists(path) for path in changes):
-                    raise  # the base is missing; else changes went meanwhile
+                    raise  # another file is missing; else changes went meanwhile
 
     def _opened(self) -> Index:
         """Open the files that the paths lead to now, and check them if that was asked for."""

@@ -72,11 +72,15 @@ class Index(ChangingIndex, GraphFace):
     `fork`. `add_items`, `build` and `tune` change it: they wait for calls that are under way, and
     calls made during them wait, or raise `StateError` while it is being built.
 
-    An index that was loaded or saved pickles as the path (or URL) and the identity of its file; one
-    that is only in memory pickles as its bytes.
+    An index that was loaded or saved pickles as the path (or URL) and the identity of its file,
+    with its changes; of several indexes or parts as their paths and identities; one that is only in
+    memory pickles as its bytes.
     """
 
     _url: str | None = None  # where the file of _path was fetched from
+    # Opened from several files: which, whether later ids replace earlier ones, and the version that
+    # was opened.
+    _opened_from: tuple[list[str], bool, int] | None = None
 
     def __init__(self, dim: int, metric: str, dtype: str | None = None) -> None:
         dim = inputs.whole_number(dim, "dim", 1, _MAX_DIM)
@@ -1007,6 +1011,12 @@ class Index(ChangingIndex, GraphFace):
         identity = self._info()["base_identity"]
         if self._path is None:
             return image_index, (self.to_bytes(),)
+        files = self._files()
+        are_shards = any(kind != "changes" for _, _, kind in files[1:])
+        if are_shards and self._opened_from is not None:
+            places, newest_wins, version = self._opened_from
+            if version == self._version:
+                return _load_all, (places, newest_wins, [own for _, own, _ in files])
         return _load_changed, (self._url or self._path, identity, self._changes())
 
 
@@ -1025,6 +1035,8 @@ def open_indexes(paths: list[str], *, warm: bool, lock: bool, newest_wins: bool)
     index._open_all([os.fsencode(path) for path in paths], warm, lock, newest_wins)
     index._path, index._url = os.path.abspath(paths[0]), None
     index._file_identity = index._metadata = None
+    places = [os.path.abspath(path) for path in paths]
+    index._opened_from = places, newest_wins, index._version
     return index
 
 
@@ -1052,6 +1064,20 @@ def _load_same(place: str, identity: str) -> Index:
         raise FormatError(
             f"{place}: holds another index than when it was pickled: expected identity {identity}"
         )
+    return index
+
+
+def _load_all(places: list[str], newest_wins: bool, identities: list[str]) -> Index:
+    """Unpickle: map several files again, if they still hold the same."""
+    index = open_indexes(places, warm=False, lock=False, newest_wins=newest_wins)
+    found = index._files()
+    for place, expected, (_, identity, _) in zip(places, identities, found, strict=True):
+        if identity != expected:
+            index.close()
+            raise FormatError(
+                f"{place}: holds another index than when it was pickled: expected identity "
+                f"{expected}, got {identity}"
+            )
     return index
 
 

@@ -13,10 +13,11 @@ from typing import Any, Literal, TypeAlias, cast, overload
 from annidx import _core
 from annidx.errors import FormatError
 from annidx.follow import DEFAULT_INTERVAL, FollowingIndex
-from annidx.index import Index, Path, fetched_index, image_index, open_index, open_indexes
+from annidx.index import Index, Path, fetched_index, image_index
 from annidx.io import inputs
 from annidx.io.remote import fetched_file, is_url
 from annidx.io.streams import ReadableFile, read_whole
+from annidx.manifest import is_manifest, open_files
 
 __all__ = ["load", "verify"]
 
@@ -64,7 +65,8 @@ def load(
     path : path, URL, bytes, binary file object, or list of paths
         A list: several files asked as one index, such as one and its changes
         (`Index.save_changes`), parts (`encode`) or shards. Files of one model are routed once.
-        Else a file that `Index.save` or `Index.build` wrote. A URL, such as "s3://bucket/name.annidx",
+        Else a file that `Index.save` or `Index.build` wrote, or a manifest (`write_manifest`),
+        which names such a list. A URL, such as "s3://bucket/name.annidx",
         is fetched whole by fsspec into a cache folder ($ANNIDX_CACHE, or annidx in the user's cache
         folder), unless that version of it is there already, and mapped from there. Bytes, or an
         object that shows its memory, are an index in memory: read where they lie, which keeps them
@@ -137,11 +139,12 @@ def load(
             )
         if is_list:
             files = [inputs.file_path(place, "path") for place in places]
-            return open_indexes(files, warm=bool(warm), lock=bool(lock), newest_wins=newest)
+            return open_files(files, warm=bool(warm), lock=bool(lock), newest_wins=newest)
         if isinstance(path, str) and is_url(path):
             return fetched_index(path, warm=bool(warm), lock=bool(lock))
         if isinstance(path, (str, os.PathLike)):
-            return open_index(inputs.file_path(path, "path"), warm=bool(warm), lock=bool(lock))
+            file = inputs.file_path(path, "path")
+            return open_files([file], warm=bool(warm), lock=bool(lock), alone=True)
         if lock:
             raise ValueError("lock: expected False for an index that is not mapped from a file")
         return image_index(_image_of(path))
@@ -196,7 +199,7 @@ def verify(path: Path) -> None:
     Parameters
     ----------
     path : path
-        As for `load`; a URL is fetched.
+        As for `load`; a URL is fetched. Of a manifest all files are checked.
 
     Raises
     ------
@@ -207,5 +210,10 @@ def verify(path: Path) -> None:
     """
     if isinstance(path, str) and is_url(path):
         path = fetched_file(path)
-    with _annoys_files_named(path):
-        _core.verify_path(os.fsencode(inputs.file_path(path, "path")))
+    place = inputs.file_path(path, "path")
+    if is_manifest(place):
+        with open_files([place], warm=False, lock=False) as index:
+            index.verify()
+        return
+    with _annoys_files_named(place):
+        _core.verify_path(os.fsencode(place))

@@ -84,23 +84,24 @@ def image_of(
         return path.read_bytes()
 
 
-def base_image(metric: str, dtype: str) -> bytes:
+def base_image(metric: str, dtype: str, ids: str = "int") -> bytes:
     """Build the small index that `living_images` has changes of."""
-    return image_of(metric, dtype, 40, 6, "int")
+    return image_of(metric, dtype, 40, 6, ids)
 
 
-def living_images(metric: str, dtype: str) -> list[bytes]:
+def living_images(metric: str, dtype: str, ids: str = "int") -> list[bytes]:
     """Make a model, a part of it, and changes of the base image."""
     with tempfile.TemporaryDirectory() as folder:
         model, part, base, changes = (Path(folder) / name for name in ("m", "p", "b", "c"))
         vectors = vectors_for(metric, dtype, 60, 6, 2)
         annidx.train(vectors, metric, dtype, n_jobs=1).save(model)
         annidx.encode(model, vectors[:9], [f"id {i}" for i in range(9)], out=part, n_jobs=1)
-        base.write_bytes(base_image(metric, dtype))
+        base.write_bytes(base_image(metric, dtype, ids))
         with annidx.load(base) as index:
-            known = index.ids.tolist()
+            known = list(index.ids)
             index.remove_items(known[:5])
-            index.update_items(vectors[:7], [*known[5:9], 1, 2, 3])
+            fresh = [1, 2, 3] if ids == "int" else ["one", "two", "three"]
+            index.update_items(vectors[:7], [*known[5:9], *fresh])
             index.save_changes(changes, n_jobs=1)
         return [path.read_bytes() for path in (model, part, changes)]
 

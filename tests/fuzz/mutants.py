@@ -1,8 +1,9 @@
 """Breeds damaged files from sound ones, by number, and asks each of them everything.
 
-As a program (`python mutants.py METRIC FIRST COUNT`) it runs in a process of its own, because a
-mutant may end or stop it: before each mutant it prints the number, so that whoever reads knows
-which one it was. The same number always gives the same mutant.
+As a program (`python mutants.py METRIC FIRST COUNT [IDS]`) it runs in a process of its own, because
+a mutant may end or stop it: before each mutant it prints the number, so that whoever reads knows
+which one it was. The same number always gives the same mutant. With IDS, "int" or "str", all are of
+a file of changes beside a base with such ids.
 """
 
 from __future__ import annotations
@@ -134,26 +135,32 @@ def limit_memory() -> None:
 def main() -> None:
     """Ask mutants FIRST to FIRST + COUNT - 1 of METRIC."""
     metric, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    sources = sound_images(metric)
+    ids = sys.argv[4] if len(sys.argv) > 4 else None
+    dtype = make_seeds.STORAGE[metric][0]
+    if ids is None:
+        sources = sound_images(metric)
+    else:
+        sources = make_seeds.living_images(metric, dtype, ids)[2:]
     outcomes: Counter[str] = Counter()
     if sys.platform == "linux":
         limit_memory()
     with tempfile.TemporaryDirectory() as folder:
         path, base = Path(folder) / "mutant.annidx", Path(folder) / "base.annidx"
-        base.write_bytes(make_seeds.base_image(metric, make_seeds.STORAGE[metric][0]))
+        base.write_bytes(make_seeds.base_image(metric, dtype, ids or "int"))
         for number in range(first, first + count):
             print(number, flush=True)
             made = mutant(metric, number, sources)
             path.write_bytes(made.image)
             try:
                 outcome = interview(path)
-                interview_beside(base, path)
+                beside = interview_beside(base, path)
             except BaseException:
                 print(f"mutant {number} of {metric}: {made.story}", file=sys.stderr, flush=True)
                 raise
             outcomes["refused" if outcome.refused else "opened"] += 1
             outcomes["declined" if outcome.declined else "all-answered"] += not outcome.refused
             outcomes["answers"] += outcome.answered
+            outcomes["beside"] += not beside.refused
     print("end", *(f"{name}={number}" for name, number in sorted(outcomes.items())), flush=True)
 
 

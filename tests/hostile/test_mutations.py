@@ -25,6 +25,7 @@ import annidx
 
 TESTS = Path(__file__).resolve().parents[1]
 QUICK, MANY = 250, 10_000
+MANY_CHANGES = 1_000  # of each metric and kind of ids
 # No mutant takes a hundredth of this on an idle machine.
 PATIENCE_S = 120.0
 
@@ -32,10 +33,11 @@ PATIENCE_S = 120.0
 class Breeder:
     """A process that asks mutants; tells when it dies or stops at one."""
 
-    def __init__(self, metric: str, first: int, count: int) -> None:
+    def __init__(self, metric: str, first: int, count: int, *ids: str) -> None:
         self.number = -1
+        script = str(TESTS / "fuzz" / "mutants.py")
         self.process = subprocess.Popen(
-            [sys.executable, str(TESTS / "fuzz" / "mutants.py"), metric, str(first), str(count)],
+            [sys.executable, script, metric, str(first), str(count), *ids],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
@@ -71,9 +73,9 @@ class Breeder:
         return line.decode("ascii")
 
 
-def breed(metric: str, count: int) -> Counter[str]:
+def breed(metric: str, count: int, *ids: str) -> Counter[str]:
     """Ask so many mutants of a metric; fails on the first that is not borne."""
-    last = Breeder(metric, 0, count).run()
+    last = Breeder(metric, 0, count, *ids).run()
     assert last.startswith("end "), f"{metric}: {last}"
     tally: Counter[str] = Counter()
     for part in last.split()[1:]:
@@ -96,6 +98,22 @@ def test_many_mutants(metric: str) -> None:
     tally = breed(metric, MANY)
     print(f"{MANY} mutants of {metric}: {dict(tally)}")
     assert tally["refused"] + tally["opened"] == MANY
+
+
+@pytest.mark.parametrize("ids", ["int", "str"])
+def test_some_mutants_of_changes(ids: str) -> None:
+    tally = breed("euclidean", QUICK, ids)
+    assert tally["refused"] > QUICK / 10
+    assert tally["beside"] > QUICK / 10  # accepted behind their base, and asked together
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ids", ["int", "str"])
+@pytest.mark.parametrize("metric", sorted(make_seeds.STORAGE))
+def test_many_mutants_of_changes(metric: str, ids: str) -> None:
+    tally = breed(metric, MANY_CHANGES, ids)
+    print(f"{MANY_CHANGES} mutants of changes, {metric}, {ids}: {dict(tally)}")
+    assert tally["refused"] + tally["opened"] == MANY_CHANGES
 
 
 def test_a_death_and_a_standstill_are_noticed(
