@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.contestant import Contestant
-from bench.datasets import RawSet, prepare, read_set, run_dtype, with_log_normal_norms
+from bench.datasets import (
+    DEFAULT_CACHE,
+    RawSet,
+    prepare,
+    read_set,
+    run_dtype,
+    with_log_normal_norms,
+)
 from bench.generate import generate, parse_spec
 from bench.machine import commit, describe
 from bench.peers import BY_NAME, MAIN_CONTESTANTS
@@ -22,7 +29,6 @@ from bench.report import set_result, set_table, write_json, write_markdown
 from bench.run import RunOptions, measure_set
 
 HERE = Path(__file__).parent
-DEFAULT_CACHE = Path.home() / ".cache" / "annidx-bench"
 DEFAULT_DTYPE = "float32"
 
 
@@ -80,7 +86,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--request-limit", type=float, default=900, metavar="SECONDS")
     p.add_argument("--out", type=Path, default=HERE / "results")
     p.add_argument("--work", type=Path, help="where index files go; default a temporary folder")
-    p.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="where generated sets go")
+    p.add_argument(
+        "--keep-indexes",
+        type=Path,
+        metavar="DIR",
+        help="keep built indexes there by content and settings, and use those that are there",
+    )
+    p.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="where sets that are made go")
     p.add_argument("--list", action="store_true", help="list the contestants and stop")
     return p
 
@@ -144,11 +156,11 @@ def _dtypes_of(raw: RawSet, asked: Sequence[str]) -> list[str]:
 
 def _runs(options: argparse.Namespace) -> list[tuple[RawSet, str]]:
     """Every set with every type it is to be run in."""
-    sets = [read_set(path) for path in options.data]
+    sets = [read_set(path, options.cache) for path in options.data]
     for text in options.generate:
         spec = parse_spec(text, options.seed)
         say(f"generating {spec.name} with its truth, unless it is in the cache")
-        sets.append(read_set(generate(spec, options.cache)))
+        sets.append(read_set(generate(spec, options.cache), options.cache))
     for sigma in options.log_normal_norms:
         sets += [
             with_log_normal_norms(raw, sigma, options.seed)
@@ -212,6 +224,7 @@ def _measure_one(
                 build_limit_seconds=options.build_limit,
                 request_limit_seconds=options.request_limit,
                 work=work,
+                kept_indexes=options.keep_indexes,
                 say=say,
             ),
         )

@@ -20,9 +20,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bench.cli import DEFAULT_CACHE, HERE, say
+from bench.cli import HERE, say
 from bench.contestant import Contestant, Setting
-from bench.datasets import prepare, read_set, run_dtype
+from bench.datasets import DEFAULT_CACHE, prepare, read_set, run_dtype
 from bench.generate import generate, parse_spec
 from bench.machine import commit, describe
 from bench.pagecache import (

@@ -87,6 +87,8 @@ class Contestant(ABC):
     metrics: ClassVar[frozenset[str]]
     unit_length_metrics: ClassVar[frozenset[str]] = frozenset()
     """Metrics for which this library is handed vectors of length one."""
+    variables: ClassVar[Mapping[str, str]] = {}
+    """What its process has in its environment before the library is imported."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -101,6 +103,11 @@ class Contestant(ABC):
             return metadata.version(cls.distribution)
         except metadata.PackageNotFoundError:
             return str(getattr(importlib.import_module(cls.module), "__version__", "unknown"))
+
+    @classmethod
+    def identity(cls) -> str:
+        """What a kept index was built by."""
+        return f"{cls.distribution} {cls.version()}"
 
     @classmethod
     def supports(cls, metric: str) -> bool:

@@ -7,6 +7,8 @@ the same bytes whatever the source was.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ TRUTH_COUNT = 100
 COPY_ROWS = 65_536
 METRICS = frozenset({"angular", "cosine", "euclidean", "manhattan", "dot", "hamming"})
 RUN_DTYPES = ("float32", "float16", "uint8", "int8")
+DEFAULT_CACHE = Path.home() / ".cache" / "annidx-bench"
+MAKER = "make.py"
 HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})
 
 
@@ -56,13 +60,23 @@ class PreparedSet:
         return np.asarray(np.load(self.folder / "gt_ids.npy"))
 
 
-def read_set(path: Path) -> RawSet:
-    """A folder with base.npy ... meta.json, or an ann-benchmarks HDF5 file."""
+def read_set(path: Path, cache: Path = DEFAULT_CACHE) -> RawSet:
+    """A folder with base.npy ... meta.json, one that makes such a folder, or an HDF5 file."""
     if path.is_dir():
-        return _read_folder(path)
+        return _read_folder(path if (path / "base.npy").exists() else _made_by(path, cache))
     if path.suffix in HDF5_SUFFIXES:
         return _read_hdf5(path)
     raise ValueError(f"{path}: expected a folder with meta.json or an .hdf5 file")
+
+
+def _made_by(folder: Path, cache: Path) -> Path:
+    """What ``make.py OUT`` of the folder puts together, kept in the cache."""
+    if not (folder / MAKER).exists():
+        raise ValueError(f"{folder}: expected base.npy or {MAKER}")
+    made = cache / folder.name
+    if not (made / "meta.json").exists():
+        subprocess.run([sys.executable, str(folder / MAKER), str(made)], check=True)
+    return made
 
 
 def _read_folder(folder: Path) -> RawSet:

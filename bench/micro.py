@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 
 import annidx
-from bench.cli import DEFAULT_CACHE, HERE, say
+from bench.cli import HERE, say
 from bench.contestant import Array
-from bench.datasets import RawSet, read_set
+from bench.datasets import DEFAULT_CACHE, RawSet, read_set
 from bench.generate import generate, parse_spec
 from bench.machine import commit, describe
 from bench.process import usable_cores

@@ -35,6 +35,9 @@ STYLES = {
     "ngt": ("#393b79", "h"),
     "svs": ("#637939", "d"),
     "symphonyqg": ("#000000", "*"),
+    "lorann": ("#e6ab02", "H"),
+    "diskann": ("#0a9396", "d"),
+    "annidx-avx2": ("#f28e8e", "o"),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bench.contestant import Contestant
 from bench.peers.annidx_index import Annidx, AnnidxAvx2
 from bench.peers.annoy_like import AnnidxAnnoy, Annoy
+from bench.peers.diskann_index import DiskAnn
 from bench.peers.faiss_indexes import (
     FaissBinaryHnsw,
     FaissBinaryIvf,
@@ -12,6 +13,7 @@ from bench.peers.faiss_indexes import (
     FaissIvfPqFastScan,
 )
 from bench.peers.hnswlib_index import Hnswlib
+from bench.peers.lorann_index import Lorann
 from bench.peers.mrpt_index import Mrpt
 from bench.peers.ngt_index import Ngt
 from bench.peers.pynndescent_index import PyNNDescent
@@ -38,6 +40,8 @@ MAIN_CONTESTANTS: tuple[type[Contestant], ...] = (
     Ngt,
     Svs,
     SymphonyQg,
+    Lorann,
+    DiskAnn,
 )
 
 ALL_CONTESTANTS: tuple[type[Contestant], ...] = (*MAIN_CONTESTANTS, AnnidxAnnoy)

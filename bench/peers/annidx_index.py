@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -24,6 +25,16 @@ class Annidx(Contestant):
         self._index: Any = None
         self._recall = 0.95
         self._bits = task.metric == "hamming"
+
+    @classmethod
+    def identity(cls) -> str:
+        """A checkout has one version for many states of its core."""
+        import annidx._core
+
+        digest = hashlib.sha256()
+        for library in sorted(Path(annidx._core.__path__[0]).glob("*.so")):
+            digest.update(library.read_bytes())
+        return f"{super().identity()} {digest.hexdigest()}"
 
     def vector_bytes(self) -> int:
         if self._bits:
@@ -82,8 +93,4 @@ class AnnidxAvx2(Annidx):
     """What annidx does on a machine without AVX-512."""
 
     name = "annidx-avx2"
-
-    def __init__(self, task: Task) -> None:
-        super().__init__(task)
-        # Read once, when the core is loaded: this process has not yet done so.
-        os.environ["ANNIDX_ISA"] = "avx2"
+    variables: ClassVar[Mapping[str, str]] = {"ANNIDX_ISA": "avx2"}
