@@ -155,7 +155,7 @@ void Build::fill_leaf(std::uint32_t leaf, LeafScratch* scratch) {
   scratch->entry = leaf_entries_[0][leaf];
   scratch->first = tree.first[leaf];
   scratch->count = static_cast<std::uint32_t>(tree.first[leaf + 1] - scratch->first);
-  scratch->rows = &tree.rows[scratch->first];
+  scratch->rows = tree.rows.data() + scratch->first;  // a model has leaves without rows
   scratch->centroid = &tree.centroids[std::size_t{leaf} * dim_];
   scratch->centroid_square = kernels().dot_f32(scratch->centroid, scratch->centroid, dim_);
   fill_spread(scratch);

@@ -89,7 +89,8 @@ def interview(path: Path) -> Outcome:
 
 def interview_beside(base: Path, path: Path) -> Outcome:
     """Load a file behind a sound one, ask both all there is to ask, and make one file of them."""
-    outcome = Outcome(ValueError, MemoryError)
+    # In a damaged table of ids, one that is listed may not be found.
+    outcome = Outcome(ValueError, MemoryError, KeyError)
     try:
         index = annidx.load([base, path], on_duplicate="newest")
     except ValueError:  # damaged, or of another kind

@@ -193,8 +193,12 @@ class IndexMachine(RuleBasedStateMachine):
         ids, found = self.index.query_items(asked, k, include_self, recall=1.0)
         for item, row, near in zip(asked, ids, found, strict=True):
             place = self.ids.index(item)
-            eligible = np.arange(len(self.ids)) != (-1 if include_self else place)
-            self.check(self.base[place], row, near, k, eligible, None)
+            others = np.arange(len(self.ids)) != place
+            if not include_self:
+                self.check(self.base[place], row, near, k, others, None)
+                continue
+            assert row[0] == item  # whatever its duplicates; then the others
+            self.check(self.base[place], row[1:], near[1:], k - 1, others, None)
 
     @precondition(lambda self: self.is_built)
     @rule(data=st.data())

@@ -60,7 +60,9 @@ class Service:
                 cwd=ROOT / "examples",
                 env={
                     **os.environ,
-                    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "examples")]),
+                    "PYTHONPATH": os.pathsep.join(
+                        [os.environ["PYTHONPATH"], str(ROOT / "examples")]
+                    ),
                     "SERVICE_FOLDER": str(folder),
                     "SERVICE_INTERVAL": str(INTERVAL),
                     "PROMETHEUS_MULTIPROC_DIR": str(folder / "metrics"),
