@@ -22,7 +22,7 @@ from bench.datasets import (
     with_log_normal_norms,
 )
 from bench.generate import generate, parse_spec
-from bench.machine import commit, describe
+from bench.machine import commit, describe, name_of
 from bench.peers import BY_NAME, MAIN_CONTESTANTS
 from bench.process import usable_cores
 from bench.report import set_result, set_table, write_json, write_markdown
@@ -238,4 +238,4 @@ def _write(document: dict[str, Any], result: dict[str, Any], out: Path) -> None:
 
     write_json(out / "results.json", document)
     write_markdown(out / "results.md", document)
-    draw_set(result, document["machine"]["processor"], out)
+    draw_set(result, name_of(document["machine"]), out)

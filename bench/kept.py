@@ -68,7 +68,17 @@ def _build_into(
     try:
         result = build(replace(assignment, file=unfinished / assignment.file.name))
         (unfinished / REPORT).write_text(json.dumps(asdict(result)), encoding="utf-8")
-        unfinished.rename(entry)
+        _put_in_place(unfinished, entry)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+def _put_in_place(unfinished: Path, entry: Path) -> None:
+    """Another run may have built the same meanwhile: its entry stays."""
+    try:
+        unfinished.rename(entry)
+    except OSError:
+        if not (entry / REPORT).exists():
+            raise
+        shutil.rmtree(unfinished)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ NOTABLE_FLAGS = (
     "asimddp",
     "sve",
 )
+
+INSTRUCTION_SETS = (
+    ("AVX-512", "avx512bw"),
+    ("AVX2", "avx2"),
+    ("SSE4.2", "sse4_2"),
+    ("NEON", "asimd"),
+)
+"""From the widest down, each with a flag that says it is there."""
 
 
 def _cpuinfo() -> dict[str, str]:
@@ -75,6 +84,16 @@ def commit() -> str | None:
     return head + ("-modified" if _git("status", "--porcelain", "--", *code) else "")
 
 
+def _widest(flags: Set[str]) -> str:
+    return next((name for name, flag in INSTRUCTION_SETS if flag in flags), "scalar")
+
+
+def name_of(machine: Mapping[str, Any]) -> str:
+    """Processor and instruction set, for a title."""
+    family = machine["family/model/stepping"]
+    return f"{machine['processor']} ({family}), {machine['instruction set']}"
+
+
 def describe() -> dict[str, Any]:
     """Everything about the machine that a reader of the figures may ask for."""
     cpu = _cpuinfo()
@@ -90,6 +109,7 @@ def describe() -> dict[str, Any]:
         "caches": _cache_sizes(),
         "memory GiB": round(psutil.virtual_memory().total / 2**30, 1),
         "isa": [flag for flag in NOTABLE_FLAGS if flag in flags],
+        "instruction set": _widest(flags),
         "ANNIDX_ISA": os.environ.get("ANNIDX_ISA"),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

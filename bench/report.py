@@ -147,6 +147,7 @@ def _heading(document: Mapping[str, Any]) -> str:
         "# Benchmark results",
         (
             f"{machine['processor']} ({machine['family/model/stepping']}{virtual}), "
+            f"{machine['instruction set']}, "
             f"{machine['usable cores']} cores, {machine['memory GiB']:g} GiB; "
             f"{', '.join(machine['isa'])}. {machine['system']}, Python {machine['python']}, "
             f"NumPy {machine['numpy']}. Commit {document['commit']}, seed {options['seed']}, "
