@@ -1,7 +1,8 @@
 """Built indexes kept between runs: a folder by content and settings, so that a run only asks.
 
 An entry holds the index and what its build reported. Its name is a digest of everything that
-the bytes or the report depend on; an entry is renamed into place when it is whole.
+the bytes or the report depend on. The report is written last: without it an entry is not whole, and
+is built anew.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -63,22 +63,8 @@ def _entry_name(assignment: Assignment, content: str) -> str:
 def _build_into(
     entry: Path, assignment: Assignment, build: Callable[[Assignment], BuildResult]
 ) -> None:
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=entry.parent))
-    try:
-        result = build(replace(assignment, file=unfinished / assignment.file.name))
-        (unfinished / REPORT).write_text(json.dumps(asdict(result)), encoding="utf-8")
-        _put_in_place(unfinished, entry)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def _put_in_place(unfinished: Path, entry: Path) -> None:
-    """Another run may have built the same meanwhile: its entry stays."""
-    try:
-        unfinished.rename(entry)
-    except OSError:
-        if not (entry / REPORT).exists():
-            raise
-        shutil.rmtree(unfinished)
+    """In its place from the start: some libraries write the folder's name into their files."""
+    shutil.rmtree(entry, ignore_errors=True)
+    entry.mkdir(parents=True)
+    result = build(replace(assignment, file=entry / assignment.file.name))
+    (entry / REPORT).write_text(json.dumps(asdict(result)), encoding="utf-8")
