@@ -47,21 +47,21 @@ namespace {
 // ---- sixteen floats in two registers ----------------------------------------------------------
 
 struct F32x16 {
-  __m256 low;
-  __m256 high;
+  __m256 v[2];
 };
 struct F64x8 {
-  __m256d low;
-  __m256d high;
+  __m256d v[2];
 };
 
 constexpr std::size_t kMaxCodes = 256;
 constexpr std::size_t kPanelRows = 4;
 constexpr std::size_t kEncodeRows = 4;
 
-inline F32x16 zero16() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-inline F32x16 splat16(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-inline F32x16 load16(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+#include "kernels/lanes.inc"
+
+inline F32x16 zero16() { return {{_mm256_setzero_ps(), _mm256_setzero_ps()}}; }
+inline F32x16 splat16(float x) { return {{_mm256_set1_ps(x), _mm256_set1_ps(x)}}; }
+inline F32x16 load16(const float* p) { return {{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}}; }
 
 // All ones in the first n of eight lanes; all eight when n is more.
 inline __m256i first_lanes(std::size_t n) {
@@ -70,28 +70,19 @@ inline __m256i first_lanes(std::size_t n) {
 }
 inline F32x16 load16_part(const float* p, std::size_t n) {
   const __m256 low = _mm256_maskload_ps(p, first_lanes(n));
-  if (n <= 8) return {low, _mm256_setzero_ps()};
-  return {low, _mm256_maskload_ps(p + 8, first_lanes(n - 8))};
+  if (n <= 8) return {{low, _mm256_setzero_ps()}};
+  return {{low, _mm256_maskload_ps(p + 8, first_lanes(n - 8))}};
 }
 inline void store16(float* p, F32x16 a) {
-  _mm256_storeu_ps(p, a.low);
-  _mm256_storeu_ps(p + 8, a.high);
+  _mm256_storeu_ps(p, a.v[0]);
+  _mm256_storeu_ps(p + 8, a.v[1]);
 }
 inline void store16_part(float* p, F32x16 a, std::size_t n) {
-  _mm256_maskstore_ps(p, first_lanes(n), a.low);
-  if (n > 8) _mm256_maskstore_ps(p + 8, first_lanes(n - 8), a.high);
-}
-inline F32x16 add(F32x16 a, F32x16 b) {
-  return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
-}
-inline F32x16 sub(F32x16 a, F32x16 b) {
-  return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)};
-}
-inline F32x16 mul(F32x16 a, F32x16 b) {
-  return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)};
+  _mm256_maskstore_ps(p, first_lanes(n), a.v[0]);
+  if (n > 8) _mm256_maskstore_ps(p + 8, first_lanes(n - 8), a.v[1]);
 }
 inline float tree_sum(F32x16 a) {
-  const __m256 b = _mm256_add_ps(a.low, a.high);
+  const __m256 b = _mm256_add_ps(a.v[0], a.v[1]);
   const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
   const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
   return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
@@ -101,7 +92,7 @@ inline float tree_sum(F32x16 a) {
 // +infinity for the minimum and -infinity for the maximum.
 inline F32x16 min_of_numbers(F32x16 a) {
   const __m256 infinity = _mm256_set1_ps(__builtin_huge_valf());
-  return {_mm256_min_ps(a.low, infinity), _mm256_min_ps(a.high, infinity)};
+  return {{_mm256_min_ps(a.v[0], infinity), _mm256_min_ps(a.v[1], infinity)}};
 }
 // The least and the greatest of each four tables' 16 entries.
 inline void bounds4(const float* const (&tables)[4], float* low, float* high) {
@@ -112,8 +103,8 @@ inline void bounds4(const float* const (&tables)[4], float* low, float* high) {
 #pragma GCC unroll 4
   for (int t = 0; t < 4; ++t) {
     const F32x16 x = load16(tables[t]);
-    least[t] = _mm256_min_ps(x.low, _mm256_min_ps(x.high, infinity));
-    most[t] = _mm256_max_ps(x.low, _mm256_max_ps(x.high, minus_infinity));
+    least[t] = _mm256_min_ps(x.v[0], _mm256_min_ps(x.v[1], infinity));
+    most[t] = _mm256_max_ps(x.v[0], _mm256_max_ps(x.v[1], minus_infinity));
   }
 #pragma GCC unroll 2
   for (int t = 0; t < 4; t += 2) {  // each pair's entries in turn
@@ -131,19 +122,19 @@ inline void bounds4(const float* const (&tables)[4], float* low, float* high) {
 }
 inline unsigned argmin16(F32x16 a) {
   a = min_of_numbers(a);
-  const __m256 b = _mm256_min_ps(a.low, a.high);
+  const __m256 b = _mm256_min_ps(a.v[0], a.v[1]);
   const __m256 c = _mm256_min_ps(b, _mm256_permute2f128_ps(b, b, 1));
   const __m256 d = _mm256_min_ps(c, _mm256_permute_ps(c, 0x4E));
   const __m256 least = _mm256_min_ps(d, _mm256_permute_ps(d, 0xB1));
-  const int low = _mm256_movemask_ps(_mm256_cmp_ps(a.low, least, _CMP_EQ_OQ));
-  const int high = _mm256_movemask_ps(_mm256_cmp_ps(a.high, least, _CMP_EQ_OQ));
+  const int low = _mm256_movemask_ps(_mm256_cmp_ps(a.v[0], least, _CMP_EQ_OQ));
+  const int high = _mm256_movemask_ps(_mm256_cmp_ps(a.v[1], least, _CMP_EQ_OQ));
   return static_cast<unsigned>(__builtin_ctz(static_cast<unsigned>(low | high << 8)));
 }
 // min(255, int(x)) for x >= 0; not a number gives 255.
 inline void store16_codes(std::uint8_t* p, F32x16 a) {
   const __m256 most = _mm256_set1_ps(255.0f);
-  const __m256i low = _mm256_cvttps_epi32(_mm256_min_ps(a.low, most));
-  const __m256i high = _mm256_cvttps_epi32(_mm256_min_ps(a.high, most));
+  const __m256i low = _mm256_cvttps_epi32(_mm256_min_ps(a.v[0], most));
+  const __m256i high = _mm256_cvttps_epi32(_mm256_min_ps(a.v[1], most));
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xD8);
   _mm_storeu_si128(
       reinterpret_cast<__m128i*>(p),
@@ -156,24 +147,25 @@ inline __m256i load_256(const void* p) {
 }
 
 inline F32x16 load16_half(const std::uint16_t* p) {
-  return {_mm256_cvtph_ps(load_128(p)), _mm256_cvtph_ps(load_128(p + 8))};
+  return {{_mm256_cvtph_ps(load_128(p)), _mm256_cvtph_ps(load_128(p + 8))}};
 }
 inline void store16_half(std::uint16_t* p, F32x16 a) {
   constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.low, kNearest));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.high, kNearest));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.v[0], kNearest));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.v[1], kNearest));
 }
 
 // ---- eight doubles in two registers -----------------------------------------------------------
 
 inline F64x8 widen(__m256 a) {
-  return {_mm256_cvtps_pd(_mm256_castps256_ps128(a)), _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1))};
+  return {
+      {_mm256_cvtps_pd(_mm256_castps256_ps128(a)), _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1))}};
 }
 inline F64x8 widen(__m256i a) {
-  return {_mm256_cvtepi32_pd(_mm256_castsi256_si128(a)),
-          _mm256_cvtepi32_pd(_mm256_extracti128_si256(a, 1))};
+  return {{_mm256_cvtepi32_pd(_mm256_castsi256_si128(a)),
+           _mm256_cvtepi32_pd(_mm256_extracti128_si256(a, 1))}};
 }
-inline F64x8 zero8() { return {_mm256_setzero_pd(), _mm256_setzero_pd()}; }
+inline F64x8 zero8() { return {{_mm256_setzero_pd(), _mm256_setzero_pd()}}; }
 inline F64x8 load8(const float* p) { return widen(_mm256_loadu_ps(p)); }
 inline F64x8 load8(const std::uint16_t* p) { return widen(_mm256_cvtph_ps(load_128(p))); }
 inline F64x8 load8(const std::int8_t* p) {
@@ -191,24 +183,15 @@ inline F64x8 load8_part(const T* p, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) padded[i] = p[i];
   return load8(padded);
 }
-inline F64x8 add(F64x8 a, F64x8 b) {
-  return {_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)};
-}
-inline F64x8 sub(F64x8 a, F64x8 b) {
-  return {_mm256_sub_pd(a.low, b.low), _mm256_sub_pd(a.high, b.high)};
-}
-inline F64x8 mul(F64x8 a, F64x8 b) {
-  return {_mm256_mul_pd(a.low, b.low), _mm256_mul_pd(a.high, b.high)};
-}
 inline F64x8 mul_add(F64x8 a, F64x8 b, F64x8 c) {
-  return {_mm256_fmadd_pd(a.low, b.low, c.low), _mm256_fmadd_pd(a.high, b.high, c.high)};
+  return {{_mm256_fmadd_pd(a.v[0], b.v[0], c.v[0]), _mm256_fmadd_pd(a.v[1], b.v[1], c.v[1])}};
 }
 inline F64x8 abs8(F64x8 a) {
   const __m256d sign = _mm256_set1_pd(-0.0);
-  return {_mm256_andnot_pd(sign, a.low), _mm256_andnot_pd(sign, a.high)};
+  return {{_mm256_andnot_pd(sign, a.v[0]), _mm256_andnot_pd(sign, a.v[1])}};
 }
 inline double tree_sum(F64x8 a) {
-  const __m256d b = _mm256_add_pd(a.low, a.high);
+  const __m256d b = _mm256_add_pd(a.v[0], a.v[1]);
   const __m128d c = _mm_add_pd(_mm256_castpd256_pd128(b), _mm256_extractf128_pd(b, 1));
   return _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
 }
@@ -225,7 +208,7 @@ inline std::uint32_t pass_mask8(__m256 scores, __m256 limit) {
   return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(scores, limit, _CMP_LE_OQ)));
 }
 inline std::uint32_t pass_mask(F32x16 scores, F32x16 limit) {
-  return pass_mask8(scores.low, limit.low) | pass_mask8(scores.high, limit.high) << 8;
+  return pass_mask8(scores.v[0], limit.v[0]) | pass_mask8(scores.v[1], limit.v[1]) << 8;
 }
 
 // Which lanes pass, in order.
@@ -246,8 +229,8 @@ inline std::size_t append8(__m256 scores, std::uint32_t mask, Slot slot, Survivo
 }
 inline std::size_t append16(F32x16 scores, std::uint32_t mask, Slot slot, Survivors out,
                             std::size_t count) {
-  count = append8(scores.low, mask & 0xFFu, slot, out, count);
-  return append8(scores.high, mask >> 8, slot + 8, out, count);
+  count = append8(scores.v[0], mask & 0xFFu, slot, out, count);
+  return append8(scores.v[1], mask >> 8, slot + 8, out, count);
 }
 
 std::size_t select_at_most(const float* scores, std::size_t n, float threshold, Slot base,
@@ -304,8 +287,8 @@ struct WordSums {
     const __m128i a = _mm_add_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
     const __m128i b =
         _mm_add_epi16(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
-    return {_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(a)),
-            _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(b))};
+    return {{_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(a)),
+             _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(b))}};
   }
 };
 
@@ -342,7 +325,7 @@ inline Bytes load_bytes_part(const void* p, std::size_t n) {
 inline Bytes flip_bytes(Bytes a) { return _mm256_xor_si256(a, _mm256_set1_epi8(-128)); }
 
 inline F32x16 to_floats(const std::uint32_t* p) {
-  return {_mm256_cvtepi32_ps(load_256(p)), _mm256_cvtepi32_ps(load_256(p + 8))};
+  return {{_mm256_cvtepi32_ps(load_256(p)), _mm256_cvtepi32_ps(load_256(p + 8))}};
 }
 
 // out[r] = the total of the four 64-bit lanes of lanes[r], each total below 2^32, for 8 rows.
@@ -451,7 +434,7 @@ inline Bytes broadcast4(const std::int8_t* p) {
 inline Sums splat_sums(std::int32_t x) { return _mm256_set1_epi32(x); }
 inline Sums one_sum(std::int32_t x) { return _mm256_setr_epi32(x, 0, 0, 0, 0, 0, 0, 0); }
 inline F32x16 sums_to_floats(const Sums (&sums)[2]) {
-  return {_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])};
+  return {{_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])}};
 }
 inline __m128i totals4(const Sums (&sums)[4]) {
   const __m256i a = _mm256_hadd_epi32(sums[0], sums[1]);

@@ -46,6 +46,8 @@ constexpr std::size_t kMaxCodes = 256;
 constexpr std::size_t kPanelRows = 4;
 constexpr std::size_t kEncodeRows = 4;
 
+#include "kernels/lanes.inc"
+
 inline F32x16 splat16(float x) {
   const float32x4_t a = vdupq_n_f32(x);
   return {{a, a, a, a}};
@@ -69,18 +71,6 @@ inline void store16_part(float* p, const F32x16& a, std::size_t n) {
   float padded[16];
   store16(padded, a);
   std::memcpy(p, padded, n * sizeof *p);
-}
-inline F32x16 add(const F32x16& a, const F32x16& b) {
-  return {{vaddq_f32(a.v[0], b.v[0]), vaddq_f32(a.v[1], b.v[1]), vaddq_f32(a.v[2], b.v[2]),
-           vaddq_f32(a.v[3], b.v[3])}};
-}
-inline F32x16 sub(const F32x16& a, const F32x16& b) {
-  return {{vsubq_f32(a.v[0], b.v[0]), vsubq_f32(a.v[1], b.v[1]), vsubq_f32(a.v[2], b.v[2]),
-           vsubq_f32(a.v[3], b.v[3])}};
-}
-inline F32x16 mul(const F32x16& a, const F32x16& b) {
-  return {{vmulq_f32(a.v[0], b.v[0]), vmulq_f32(a.v[1], b.v[1]), vmulq_f32(a.v[2], b.v[2]),
-           vmulq_f32(a.v[3], b.v[3])}};
 }
 inline float tree_sum(const F32x16& a) {
   const float32x4_t b = vaddq_f32(vaddq_f32(a.v[0], a.v[2]), vaddq_f32(a.v[1], a.v[3]));
@@ -178,18 +168,6 @@ inline F64x8 load8_part(const T* p, std::size_t n) {
   T padded[8] = {};
   for (std::size_t i = 0; i < n; ++i) padded[i] = p[i];
   return load8(padded);
-}
-inline F64x8 add(const F64x8& a, const F64x8& b) {
-  return {{vaddq_f64(a.v[0], b.v[0]), vaddq_f64(a.v[1], b.v[1]), vaddq_f64(a.v[2], b.v[2]),
-           vaddq_f64(a.v[3], b.v[3])}};
-}
-inline F64x8 sub(const F64x8& a, const F64x8& b) {
-  return {{vsubq_f64(a.v[0], b.v[0]), vsubq_f64(a.v[1], b.v[1]), vsubq_f64(a.v[2], b.v[2]),
-           vsubq_f64(a.v[3], b.v[3])}};
-}
-inline F64x8 mul(const F64x8& a, const F64x8& b) {
-  return {{vmulq_f64(a.v[0], b.v[0]), vmulq_f64(a.v[1], b.v[1]), vmulq_f64(a.v[2], b.v[2]),
-           vmulq_f64(a.v[3], b.v[3])}};
 }
 inline F64x8 mul_add(const F64x8& a, const F64x8& b, const F64x8& c) {
   return {{vfmaq_f64(c.v[0], a.v[0], b.v[0]), vfmaq_f64(c.v[1], a.v[1], b.v[1]),

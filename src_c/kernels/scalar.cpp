@@ -21,6 +21,8 @@ constexpr std::size_t kMaxCodes = 256;
 constexpr std::size_t kPanelRows = 4;
 constexpr std::size_t kEncodeRows = 2;
 
+#include "kernels/lanes.inc"
+
 inline F32x16 splat16(float x) {
   F32x16 a;
   for (float& e : a.v) e = x;
@@ -40,18 +42,6 @@ inline F32x16 load16_part(const float* p, std::size_t n) {
 inline void store16(float* p, const F32x16& a) { std::memcpy(p, a.v, sizeof a.v); }
 inline void store16_part(float* p, const F32x16& a, std::size_t n) {
   std::memcpy(p, a.v, n * sizeof *p);
-}
-inline F32x16 add(F32x16 a, const F32x16& b) {
-  for (int i = 0; i < 16; ++i) a.v[i] += b.v[i];
-  return a;
-}
-inline F32x16 sub(F32x16 a, const F32x16& b) {
-  for (int i = 0; i < 16; ++i) a.v[i] -= b.v[i];
-  return a;
-}
-inline F32x16 mul(F32x16 a, const F32x16& b) {
-  for (int i = 0; i < 16; ++i) a.v[i] *= b.v[i];
-  return a;
 }
 inline float tree_sum(F32x16 a) {
   for (int half = 8; half > 0; half /= 2) {
@@ -91,18 +81,6 @@ inline void store16_codes(std::uint8_t* p, const F32x16& a) {
 }
 
 inline F64x8 zero8() { return F64x8{}; }
-inline F64x8 add(F64x8 a, const F64x8& b) {
-  for (int i = 0; i < 8; ++i) a.v[i] += b.v[i];
-  return a;
-}
-inline F64x8 sub(F64x8 a, const F64x8& b) {
-  for (int i = 0; i < 8; ++i) a.v[i] -= b.v[i];
-  return a;
-}
-inline F64x8 mul(F64x8 a, const F64x8& b) {
-  for (int i = 0; i < 8; ++i) a.v[i] *= b.v[i];
-  return a;
-}
 inline F64x8 mul_add(const F64x8& a, const F64x8& b, const F64x8& c) { return add(mul(a, b), c); }
 inline F64x8 abs8(F64x8 a) {
   for (double& x : a.v) x = x < 0.0 ? -x : x;
