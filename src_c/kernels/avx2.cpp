@@ -4,31 +4,19 @@
 #include <cstring>
 
 #include "kernels/levels.h"
+#include "kernels/pack_table.h"
 
 #if ANNIDX_X86
 
 #include <immintrin.h>
 
+// What names an intrinsic for this level's registers, in sources that levels share.
+#define ANNIDX_MM(operation) _mm256_##operation
+
 namespace annidx {
 namespace {
 
-// lanes[mask]: the positions of the bits set in mask, in order; then zeros.
-struct PackTable {
-  std::uint8_t lanes[256][8];
-};
-
-constexpr PackTable make_pack_table() {
-  PackTable table{};
-  for (unsigned mask = 0; mask < 256; ++mask) {
-    unsigned n = 0;
-    for (unsigned i = 0; i < 8; ++i) {
-      if ((mask >> i) & 1u) table.lanes[mask][n++] = static_cast<std::uint8_t>(i);
-    }
-  }
-  return table;
-}
-
-constexpr PackTable kPackTable = make_pack_table();
+constexpr auto kPackTable = make_pack_table<8, 1>();
 
 }  // namespace
 }  // namespace annidx
@@ -45,6 +33,10 @@ namespace annidx {
 namespace {
 
 // ---- sixteen floats in two registers ----------------------------------------------------------
+
+using Floats = __m256;
+
+#include "kernels/floats_x86.inc"
 
 struct F32x16 {
   __m256 v[2];
@@ -81,44 +73,23 @@ inline void store16_part(float* p, F32x16 a, std::size_t n) {
   _mm256_maskstore_ps(p, first_lanes(n), a.v[0]);
   if (n > 8) _mm256_maskstore_ps(p + 8, first_lanes(n - 8), a.v[1]);
 }
-inline float tree_sum(F32x16 a) {
-  const __m256 b = _mm256_add_ps(a.v[0], a.v[1]);
-  const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-  const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
-  return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
-}
+inline float tree_sum(F32x16 a) { return sum_of_lanes(_mm256_add_ps(a.v[0], a.v[1])); }
 
-// min(x, y) and max(x, y) give y when x is not a number, which makes such entries count as
-// +infinity for the minimum and -infinity for the maximum.
 inline F32x16 min_of_numbers(F32x16 a) {
-  const __m256 infinity = _mm256_set1_ps(__builtin_huge_valf());
-  return {{_mm256_min_ps(a.v[0], infinity), _mm256_min_ps(a.v[1], infinity)}};
+  return {{min_of_numbers(a.v[0]), min_of_numbers(a.v[1])}};
 }
 // The least and the greatest of each four tables' 16 entries.
 inline void bounds4(const float* const (&tables)[4], float* low, float* high) {
-  const __m256 infinity = _mm256_set1_ps(__builtin_huge_valf());
-  const __m256 minus_infinity = _mm256_set1_ps(-__builtin_huge_valf());
-  __m256 least[4];
-  __m256 most[4];
+  Floats least[4];
+  Floats most[4];
 #pragma GCC unroll 4
   for (int t = 0; t < 4; ++t) {
     const F32x16 x = load16(tables[t]);
-    least[t] = _mm256_min_ps(x.v[0], _mm256_min_ps(x.v[1], infinity));
-    most[t] = _mm256_max_ps(x.v[0], _mm256_max_ps(x.v[1], minus_infinity));
+    least[t] = _mm256_min_ps(x.v[0], min_of_numbers(x.v[1]));
+    most[t] = _mm256_max_ps(x.v[0], max_of_numbers(x.v[1]));
   }
-#pragma GCC unroll 2
-  for (int t = 0; t < 4; t += 2) {  // each pair's entries in turn
-    least[t] = _mm256_min_ps(_mm256_unpacklo_ps(least[t], least[t + 1]),
-                             _mm256_unpackhi_ps(least[t], least[t + 1]));
-    most[t] = _mm256_max_ps(_mm256_unpacklo_ps(most[t], most[t + 1]),
-                            _mm256_unpackhi_ps(most[t], most[t + 1]));
-  }
-  const __m256 a = _mm256_min_ps(_mm256_shuffle_ps(least[0], least[2], 0x44),
-                                 _mm256_shuffle_ps(least[0], least[2], 0xEE));
-  const __m256 b = _mm256_max_ps(_mm256_shuffle_ps(most[0], most[2], 0x44),
-                                 _mm256_shuffle_ps(most[0], most[2], 0xEE));
-  _mm_storeu_ps(low, _mm_min_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1)));
-  _mm_storeu_ps(high, _mm_max_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1)));
+  const Bounds bounds = fold_bounds(least, most);
+  store_bounds(bounds.low, bounds.high, low, high);
 }
 inline unsigned argmin16(F32x16 a) {
   a = min_of_numbers(a);
@@ -190,15 +161,7 @@ inline F64x8 abs8(F64x8 a) {
   const __m256d sign = _mm256_set1_pd(-0.0);
   return {{_mm256_andnot_pd(sign, a.v[0]), _mm256_andnot_pd(sign, a.v[1])}};
 }
-inline double tree_sum(F64x8 a) {
-  const __m256d b = _mm256_add_pd(a.v[0], a.v[1]);
-  const __m128d c = _mm_add_pd(_mm256_castpd256_pd128(b), _mm256_extractf128_pd(b, 1));
-  return _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
-}
-
-inline std::uint32_t popcount64(std::uint64_t x) {
-  return static_cast<std::uint32_t>(_mm_popcnt_u64(x));
-}
+inline double tree_sum(F64x8 a) { return sum_of_lanes(_mm256_add_pd(a.v[0], a.v[1])); }
 
 #include "kernels/loops.inc"
 
@@ -214,7 +177,7 @@ inline std::uint32_t pass_mask(F32x16 scores, F32x16 limit) {
 // Which lanes pass, in order.
 inline __m256i packed_lanes(std::uint32_t mask) {
   return _mm256_cvtepu8_epi32(
-      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPackTable.lanes[mask])));
+      _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kPackTable.from[mask])));
 }
 inline void store_slots(Slot* p, __m256i slots) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), slots);
@@ -267,54 +230,12 @@ std::size_t compact_at_most(float* scores, Slot* slots, std::size_t n, float thr
   return compact_rest(scores, slots, i, n, threshold, kept);
 }
 
-// ---- sums of codes ----------------------------------------------------------------------------
-
-// Byte sums kept as two vectors of 16-bit words, modulo 65536, which the totals stay below:
-// `all` adds both bytes of a word (the upper one times 256), `odd` the upper ones alone.
-struct WordSums {
-  __m256i all;
-  __m256i odd;
-
-  void add_bytes(__m256i bytes) {
-    all = _mm256_add_epi16(all, bytes);
-    odd = _mm256_add_epi16(odd, _mm256_srli_epi16(bytes, 8));
-  }
-  // The two 128-bit halves hold the same 16 points for different sub-quantizers.
-  F32x16 totals() const {
-    const __m256i even = _mm256_sub_epi16(all, _mm256_slli_epi16(odd, 8));
-    const __m256i low = _mm256_unpacklo_epi16(even, odd);
-    const __m256i high = _mm256_unpackhi_epi16(even, odd);
-    const __m128i a = _mm_add_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
-    const __m128i b =
-        _mm_add_epi16(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
-    return {{_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(a)),
-             _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(b))}};
-  }
-};
-
-template <std::size_t kBlocks>
-inline void code_sums(const std::uint8_t* const (&blocks)[kBlocks], std::size_t n_codes,
-                      const std::uint8_t* luts, F32x16 (&sums)[2 * kBlocks]) {
-  static_assert(kBlocks == 1, "more would not fit the registers");
-  const std::uint8_t* block = blocks[0];
-  const __m256i nibble = _mm256_set1_epi8(0x0F);
-  WordSums low{_mm256_setzero_si256(), _mm256_setzero_si256()};
-  WordSums high = low;
-  for (std::size_t i = 0; i < n_codes * 16; i += 32) {
-    const __m256i codes = load_256(block + i);
-    const __m256i lut = load_256(luts + i);
-    low.add_bytes(_mm256_shuffle_epi8(lut, _mm256_and_si256(codes, nibble)));
-    high.add_bytes(_mm256_shuffle_epi8(lut, _mm256_and_si256(_mm256_srli_epi16(codes, 4), nibble)));
-  }
-  sums[0] = low.totals();
-  sums[1] = high.totals();
-}
-
-// ---- rows' distances --------------------------------------------------------------------------
+// ---- bytes, words and sums in a register ------------------------------------------------------
 
 using Bytes = __m256i;
 using Sums = __m256i;
 constexpr std::size_t kByteWidth = 32;
+constexpr int kSumsUnrolled = 1;
 
 inline Bytes load_bytes(const void* p) { return load_256(p); }
 inline Bytes load_bytes_part(const void* p, std::size_t n) {
@@ -322,7 +243,25 @@ inline Bytes load_bytes_part(const void* p, std::size_t n) {
   std::memcpy(padded, p, n);
   return load_256(padded);
 }
-inline Bytes flip_bytes(Bytes a) { return _mm256_xor_si256(a, _mm256_set1_epi8(-128)); }
+inline Bytes repeat16(__m128i x) { return _mm256_broadcastsi128_si256(x); }
+inline F32x16 word_totals(Bytes even, Bytes odd) {
+  const __m256i low = _mm256_unpacklo_epi16(even, odd);
+  const __m256i high = _mm256_unpackhi_epi16(even, odd);
+  const __m128i a = _mm_add_epi16(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  const __m128i b = _mm_add_epi16(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+  return {
+      {_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(a)), _mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(b))}};
+}
+inline __m128i totals4(const Sums (&sums)[4]) {
+  const __m256i a = _mm256_hadd_epi32(sums[0], sums[1]);
+  const __m256i b = _mm256_hadd_epi32(sums[2], sums[3]);
+  const __m256i c = _mm256_hadd_epi32(a, b);
+  return _mm_add_epi32(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
+}
+
+#include "kernels/bytes_x86.inc"
+
+// ---- rows' distances --------------------------------------------------------------------------
 
 inline F32x16 to_floats(const std::uint32_t* p) {
   return {{_mm256_cvtepi32_ps(load_256(p)), _mm256_cvtepi32_ps(load_256(p + 8))}};
@@ -345,23 +284,15 @@ inline void total8(const __m256i (&lanes)[8], std::uint32_t* out) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), in_order);
 }
 
-// metric.lanes(row, query) gives four 64-bit partial distances of 32 bytes. A row's last bytes
-// that do not fill a vector are left to metric.rest.
+// A row's last bytes that do not fill a register are left to metric.rest.
 template <class Metric>
 inline void row_distances8(const Metric& metric, const std::uint8_t* rows, std::size_t bytes,
                            std::uint32_t* out) {
-  const std::size_t whole = bytes - bytes % kByteWidth;
-  __m256i sums[8];
-#pragma GCC unroll 8
-  for (__m256i& sum : sums) sum = _mm256_setzero_si256();
-  for (std::size_t i = 0; i < whole; i += kByteWidth) {
-    const __m256i q = load_bytes(metric.query + i);
-#pragma GCC unroll 8
-    for (std::size_t r = 0; r < 8; ++r) {
-      sums[r] = _mm256_add_epi64(sums[r], metric.lanes(load_bytes(rows + r * bytes + i), q));
-    }
-  }
+  Bytes sums[8];
+  add_lanes<8>(metric, rows, bytes, sums);
   total8(sums, out);
+  // Said anew: so compilers see that the rest is short, and do not unroll its loop.
+  const std::size_t whole = bytes - bytes % kByteWidth;
   if (whole == bytes) return;
   for (std::size_t r = 0; r < 8; ++r) out[r] += metric.rest(rows + r * bytes, whole, bytes);
 }
@@ -370,9 +301,8 @@ struct ManhattanRows {
   const std::uint8_t* query;
   std::uint8_t flip;
 
-  __m256i lanes(__m256i row, __m256i q) const {
-    const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip));
-    return _mm256_sad_epu8(_mm256_xor_si256(row, flips), q);
+  Bytes lanes(Bytes row, Bytes q) const {
+    return byte_differences(row ^ splat_byte(static_cast<char>(flip)), q);
   }
   // Of bytes [from, to), fewer than a vector.
   std::uint32_t rest(const std::uint8_t* row, std::size_t from, std::size_t to) const {
@@ -395,16 +325,7 @@ struct ManhattanRows {
 struct HammingRows {
   const std::uint8_t* query;
 
-  __m256i lanes(__m256i row, __m256i q) const {
-    const __m256i nibble = _mm256_set1_epi8(0x0F);
-    const __m256i counts =
-        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
-    const __m256i x = _mm256_xor_si256(row, q);
-    const __m256i low = _mm256_shuffle_epi8(counts, _mm256_and_si256(x, nibble));
-    const __m256i high =
-        _mm256_shuffle_epi8(counts, _mm256_and_si256(_mm256_srli_epi16(x, 4), nibble));
-    return _mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256());
-  }
+  Bytes lanes(Bytes row, Bytes q) const { return CountByNibbles::count(row ^ q); }
   std::uint32_t rest(const std::uint8_t* row, std::size_t from, std::size_t to) const {
     return hamming(row + from, query + from, to - from);
   }
@@ -426,33 +347,9 @@ constexpr std::size_t kScanBlocks = 1;
 constexpr std::size_t kRouteBlocks = 2;
 constexpr bool kRowsSigned = false;
 
-inline Bytes broadcast4(const std::int8_t* p) {
-  int four;
-  std::memcpy(&four, p, sizeof four);
-  return _mm256_set1_epi32(four);
-}
-inline Sums splat_sums(std::int32_t x) { return _mm256_set1_epi32(x); }
 inline Sums one_sum(std::int32_t x) { return _mm256_setr_epi32(x, 0, 0, 0, 0, 0, 0, 0); }
 inline F32x16 sums_to_floats(const Sums (&sums)[2]) {
   return {{_mm256_cvtepi32_ps(sums[0]), _mm256_cvtepi32_ps(sums[1])}};
-}
-inline __m128i totals4(const Sums (&sums)[4]) {
-  const __m256i a = _mm256_hadd_epi32(sums[0], sums[1]);
-  const __m256i b = _mm256_hadd_epi32(sums[2], sums[3]);
-  const __m256i c = _mm256_hadd_epi32(a, b);
-  return _mm_add_epi32(_mm256_castsi256_si128(c), _mm256_extracti128_si256(c, 1));
-}
-inline void combine4(const Sums (&high)[4], const Sums (&low)[4], float step, float* out) {
-  const __m256d h = _mm256_cvtepi32_pd(totals4(high));
-  const __m256d l = _mm256_cvtepi32_pd(totals4(low));
-  const __m128 dots = _mm256_cvtpd_ps(_mm256_fmadd_pd(h, _mm256_set1_pd(128.0), l));
-  _mm_storeu_ps(out, _mm_mul_ps(_mm_set1_ps(step), dots));
-}
-
-// Exact because queries stay in [-64, 63]: pair sums fit 16 bits.
-inline Sums dot4(Sums sums, Bytes rows, Bytes query) {
-  const __m256i pairs = _mm256_maddubs_epi16(rows, query);
-  return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
 #include "kernels/records_x86.inc"

@@ -10,6 +10,9 @@
 
 #include <immintrin.h>
 
+// What names an intrinsic for this level's registers, in sources that levels share.
+#define ANNIDX_MM(operation) _mm512_##operation
+
 #if !defined(__clang__)
 // GCC before 13 takes its own _mm512_undefined_*() for uses of uninitialized variables (PR 105593).
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -29,6 +32,10 @@ namespace annidx {
 namespace {
 
 // ---- sixteen floats ---------------------------------------------------------------------------
+
+using Floats = __m512;
+
+#include "kernels/floats_x86.inc"
 
 using F32x16 = __m512;
 using F64x8 = __m512d;
@@ -54,44 +61,23 @@ inline F32x16 sub(F32x16 a, F32x16 b) { return _mm512_sub_ps(a, b); }
 inline F32x16 mul(F32x16 a, F32x16 b) { return _mm512_mul_ps(a, b); }
 
 inline float tree_sum(F32x16 a) {
-  const __m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-  const __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-  const __m128 d = _mm_add_ps(c, _mm_movehl_ps(c, c));
-  return _mm_cvtss_f32(_mm_add_ss(d, _mm_movehdup_ps(d)));
+  return sum_of_lanes(_mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)));
 }
 
-// min(x, y) and max(x, y) give y when x is not a number, which makes such entries count as
-// +infinity for the minimum and -infinity for the maximum.
-inline __m512 min_of_numbers(F32x16 a) {
-  return _mm512_min_ps(a, _mm512_set1_ps(__builtin_huge_valf()));
-}
-inline __m512 max_of_numbers(F32x16 a) {
-  return _mm512_max_ps(a, _mm512_set1_ps(-__builtin_huge_valf()));
-}
 // The least and the greatest of each four tables' 16 entries.
 inline void bounds4(const float* const (&tables)[4], float* low, float* high) {
-  __m512 least[4];
-  __m512 most[4];
+  Floats least[4];
+  Floats most[4];
 #pragma GCC unroll 4
   for (int t = 0; t < 4; ++t) {
     least[t] = min_of_numbers(load16(tables[t]));
     most[t] = max_of_numbers(load16(tables[t]));
   }
-#pragma GCC unroll 2
-  for (int t = 0; t < 4; t += 2) {  // each pair's entries in turn
-    least[t] = _mm512_min_ps(_mm512_unpacklo_ps(least[t], least[t + 1]),
-                             _mm512_unpackhi_ps(least[t], least[t + 1]));
-    most[t] = _mm512_max_ps(_mm512_unpacklo_ps(most[t], most[t + 1]),
-                            _mm512_unpackhi_ps(most[t], most[t + 1]));
-  }
-  const __m512 a = _mm512_min_ps(_mm512_shuffle_ps(least[0], least[2], 0x44),
-                                 _mm512_shuffle_ps(least[0], least[2], 0xEE));
-  const __m512 b = _mm512_max_ps(_mm512_shuffle_ps(most[0], most[2], 0x44),
-                                 _mm512_shuffle_ps(most[0], most[2], 0xEE));
-  const __m256 c = _mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
-  const __m256 d = _mm256_max_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps(b, 1));
-  _mm_storeu_ps(low, _mm_min_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps(c, 1)));
-  _mm_storeu_ps(high, _mm_max_ps(_mm256_castps256_ps128(d), _mm256_extractf128_ps(d, 1)));
+  const Bounds bounds = fold_bounds(least, most);
+  const __m512 a = bounds.low;
+  const __m512 b = bounds.high;
+  store_bounds(_mm256_min_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1)),
+               _mm256_max_ps(_mm512_castps512_ps256(b), _mm512_extractf32x8_ps(b, 1)), low, high);
 }
 inline unsigned argmin16(F32x16 a) {
   a = min_of_numbers(a);
@@ -153,13 +139,7 @@ inline F64x8 mul(F64x8 a, F64x8 b) { return _mm512_mul_pd(a, b); }
 inline F64x8 mul_add(F64x8 a, F64x8 b, F64x8 c) { return _mm512_fmadd_pd(a, b, c); }
 inline F64x8 abs8(F64x8 a) { return _mm512_abs_pd(a); }
 inline double tree_sum(F64x8 a) {
-  const __m256d b = _mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1));
-  const __m128d c = _mm_add_pd(_mm256_castpd256_pd128(b), _mm256_extractf128_pd(b, 1));
-  return _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
-}
-
-inline std::uint32_t popcount64(std::uint64_t x) {
-  return static_cast<std::uint32_t>(_mm_popcnt_u64(x));
+  return sum_of_lanes(_mm256_add_pd(_mm512_castpd512_pd256(a), _mm512_extractf64x4_pd(a, 1)));
 }
 
 #include "kernels/loops.inc"
@@ -214,17 +194,45 @@ std::size_t compact_at_most(float* scores, Slot* slots, std::size_t n, float thr
   return compact_rest(scores, slots, i, n, threshold, kept);
 }
 
-// ---- sums of codes, rows' distances -----------------------------------------------------------
+// ---- bytes, words and sums in a register ------------------------------------------------------
+
+using Bytes = __m512i;
+using Sums = __m512i;
+constexpr std::size_t kByteWidth = 64;
+constexpr int kSumsUnrolled = 2;
+
+inline Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
+inline Bytes load_bytes_part(const void* p, std::size_t n) {
+  return _mm512_maskz_loadu_epi8((std::uint64_t{1} << n) - 1, p);
+}
+inline Bytes repeat16(__m128i x) { return _mm512_broadcast_i32x4(x); }
+inline F32x16 word_totals(Bytes even, Bytes odd) {
+  const __m512i both_low = _mm512_unpacklo_epi16(even, odd);
+  const __m512i both_high = _mm512_unpackhi_epi16(even, odd);
+  const __m512i a = _mm512_add_epi16(_mm512_shuffle_i64x2(both_low, both_high, 0x44),
+                                     _mm512_shuffle_i64x2(both_low, both_high, 0xEE));
+  const __m512i b = _mm512_add_epi16(a, _mm512_shuffle_i64x2(a, a, 0xB1));
+  const __m256i words =
+      _mm256_set_m128i(_mm512_extracti32x4_epi32(b, 2), _mm512_castsi512_si128(b));
+  return _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(words));
+}
+inline __m128i totals4(const Sums (&sums)[4]) {
+  const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[0], sums[1]),
+                                     _mm512_unpackhi_epi32(sums[0], sums[1]));
+  const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[2], sums[3]),
+                                     _mm512_unpackhi_epi32(sums[2], sums[3]));
+  const __m512i c = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  const __m256i d = _mm256_add_epi32(_mm512_castsi512_si256(c), _mm512_extracti64x4_epi64(c, 1));
+  return _mm_add_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256(d, 1));
+}
+
+#include "kernels/bytes_x86.inc"
+
+// ---- rows' distances --------------------------------------------------------------------------
 
 inline F32x16 to_floats(const std::uint32_t* p) {
   return _mm512_cvtepi32_ps(_mm512_loadu_si512(p));
 }
-
-inline __m512i load_bytes(const void* p) { return _mm512_loadu_si512(p); }
-inline __m512i load_bytes_part(const void* p, std::size_t n) {
-  return _mm512_maskz_loadu_epi8((std::uint64_t{1} << n) - 1, p);
-}
-inline __m512i flip_bytes(__m512i a) { return _mm512_xor_si512(a, _mm512_set1_epi8(-128)); }
 
 // out[r] = the total of the eight 64-bit lanes of lanes[r], each total below 2^32, for 16 rows.
 inline void total16(const __m512i (&lanes)[16], std::uint32_t* out) {
@@ -249,22 +257,12 @@ inline void total16(const __m512i (&lanes)[16], std::uint32_t* out) {
                       _mm512_cvtepi64_epi32(_mm512_srli_epi64(all, 32)));
 }
 
-// metric.lanes(row, query) gives eight 64-bit partial distances of 64 bytes; metric.part_lanes
-// those of n bytes that are followed by zeros.
+// metric.part_lanes gives the partial distances of n bytes that are followed by zeros.
 template <std::size_t kRows, class Metric>
 inline void row_lanes(const Metric& metric, const std::uint8_t* rows, std::size_t bytes,
                       __m512i* out) {
-  __m512i sums[kRows];
-#pragma GCC unroll 8
-  for (__m512i& sum : sums) sum = _mm512_setzero_si512();
-  std::size_t i = 0;
-  for (; i + 64 <= bytes; i += 64) {
-    const __m512i q = load_bytes(metric.query + i);
-#pragma GCC unroll 8
-    for (std::size_t r = 0; r < kRows; ++r) {
-      sums[r] = _mm512_add_epi64(sums[r], metric.lanes(load_bytes(rows + r * bytes + i), q));
-    }
-  }
+  Bytes sums[kRows];
+  const std::size_t i = add_lanes<kRows>(metric, rows, bytes, sums);
   if (i < bytes) {
     const std::size_t n = bytes - i;
     const __m512i q = load_bytes_part(metric.query + i, n);
@@ -291,9 +289,8 @@ struct ManhattanRows {
   const std::uint8_t* query;
   std::uint8_t flip;
 
-  __m512i lanes(__m512i row, __m512i q) const {
-    const __m512i flips = _mm512_set1_epi8(static_cast<char>(flip));
-    return _mm512_sad_epu8(_mm512_xor_si512(row, flips), q);
+  Bytes lanes(Bytes row, Bytes q) const {
+    return byte_differences(row ^ splat_byte(static_cast<char>(flip)), q);
   }
   __m512i part_lanes(__m512i row, __m512i q, std::size_t n) const {
     const auto mask = static_cast<__mmask64>((std::uint64_t{1} << n) - 1);
@@ -351,36 +348,11 @@ struct HammingRowsBy {
 
 // ---- dot products -----------------------------------------------------------------------------
 
-using Bytes = __m512i;
-using Sums = __m512i;
-constexpr std::size_t kByteWidth = 64;
 constexpr std::size_t kRouteBlocks = 4;
 constexpr bool kRowsSigned = false;
 
-inline Bytes broadcast4(const std::int8_t* p) {
-  int four;
-  std::memcpy(&four, p, sizeof four);
-  return _mm512_set1_epi32(four);
-}
-inline Sums splat_sums(std::int32_t x) { return _mm512_set1_epi32(x); }
 inline Sums one_sum(std::int32_t x) { return _mm512_maskz_set1_epi32(1, x); }
 inline F32x16 sums_to_floats(const Sums (&sums)[1]) { return _mm512_cvtepi32_ps(sums[0]); }
-inline __m128i totals4(const Sums (&sums)[4]) {
-  const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[0], sums[1]),
-                                     _mm512_unpackhi_epi32(sums[0], sums[1]));
-  const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(sums[2], sums[3]),
-                                     _mm512_unpackhi_epi32(sums[2], sums[3]));
-  const __m512i c = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-  const __m256i d = _mm256_add_epi32(_mm512_castsi512_si256(c), _mm512_extracti64x4_epi64(c, 1));
-  return _mm_add_epi32(_mm256_castsi256_si128(d), _mm256_extracti128_si256(d, 1));
-}
-inline void combine4(const Sums (&high)[4], const Sums (&low)[4], float step, float* out) {
-  const __m256d h = _mm256_cvtepi32_pd(totals4(high));
-  const __m256d l = _mm256_cvtepi32_pd(totals4(low));
-  const __m128 dots = _mm256_cvtpd_ps(_mm256_fmadd_pd(h, _mm256_set1_pd(128.0), l));
-  _mm_storeu_ps(out, _mm_mul_ps(_mm_set1_ps(step), dots));
-}
-
 // ---- without extensions -----------------------------------------------------------------------
 
 #include "kernels/records_x86.inc"
@@ -414,71 +386,10 @@ inline void transpose_lanes(__m512i (&x)[16]) {
 
 namespace plain {
 
-struct CountByNibbles {
-  static __m512i count(__m512i x) {
-    const __m512i nibble = _mm512_set1_epi8(0x0F);
-    const __m512i counts =
-        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
-    const __m512i low = _mm512_shuffle_epi8(counts, _mm512_and_si512(x, nibble));
-    const __m512i high =
-        _mm512_shuffle_epi8(counts, _mm512_and_si512(_mm512_srli_epi16(x, 4), nibble));
-    return _mm512_sad_epu8(_mm512_add_epi8(low, high), _mm512_setzero_si512());
-  }
-};
-
-// Byte sums kept as two vectors of 16-bit words, modulo 65536, which the totals stay below:
-// `all` adds both bytes of a word (the upper one times 256), `odd` the upper ones alone.
-struct WordSums {
-  __m512i all;
-  __m512i odd;
-
-  void add_bytes(__m512i bytes) {
-    all = _mm512_add_epi16(all, bytes);
-    odd = _mm512_add_epi16(odd, _mm512_srli_epi16(bytes, 8));
-  }
-  // The four 128-bit parts hold the same 16 points for different sub-quantizers.
-  F32x16 totals() const {
-    const __m512i even = _mm512_sub_epi16(all, _mm512_slli_epi16(odd, 8));
-    const __m512i both_low = _mm512_unpacklo_epi16(even, odd);
-    const __m512i both_high = _mm512_unpackhi_epi16(even, odd);
-    const __m512i a = _mm512_add_epi16(_mm512_shuffle_i64x2(both_low, both_high, 0x44),
-                                       _mm512_shuffle_i64x2(both_low, both_high, 0xEE));
-    const __m512i b = _mm512_add_epi16(a, _mm512_shuffle_i64x2(a, a, 0xB1));
-    const __m256i words =
-        _mm256_set_m128i(_mm512_extracti32x4_epi32(b, 2), _mm512_castsi512_si128(b));
-    return _mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(words));
-  }
-};
-
-template <std::size_t kBlocks>
-inline void code_sums(const std::uint8_t* const (&blocks)[kBlocks], std::size_t n_codes,
-                      const std::uint8_t* luts, F32x16 (&sums)[2 * kBlocks]) {
-  static_assert(kBlocks == 1, "more would not fit the registers");
-  const std::uint8_t* block = blocks[0];
-  const __m512i nibble = _mm512_set1_epi8(0x0F);
-  WordSums low{_mm512_setzero_si512(), _mm512_setzero_si512()};
-  WordSums high = low;
-#pragma GCC unroll 2
-  for (std::size_t i = 0; i < n_codes * 16; i += 64) {
-    const __m512i codes = load_bytes(block + i);
-    const __m512i lut = load_bytes(luts + i);
-    low.add_bytes(_mm512_shuffle_epi8(lut, _mm512_and_si512(codes, nibble)));
-    high.add_bytes(_mm512_shuffle_epi8(lut, _mm512_and_si512(_mm512_srli_epi16(codes, 4), nibble)));
-  }
-  sums[0] = low.totals();
-  sums[1] = high.totals();
-}
-
 using HammingRows = HammingRowsBy<CountByNibbles>;
 constexpr std::size_t kScanBlocks = 1;
 
 #include "kernels/scan.inc"
-
-// Exact because queries stay in [-64, 63]: pair sums fit 16 bits.
-inline Sums dot4(Sums sums, Bytes rows, Bytes query) {
-  const __m512i pairs = _mm512_maddubs_epi16(rows, query);
-  return _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
-}
 
 #include "kernels/dots.inc"
 
@@ -609,30 +520,11 @@ using namespace plain;
 
 #include "kernels/table.inc"
 
-constexpr Kernels with_vnni(Kernels k) {
-  k.route_scores = vnni::route_scores;
-  k.rerank_i8 = vnni::rerank_i8;
-  k.rerank_u8 = vnni::rerank_u8;
-  k.rotate_i8 = vnni::rotate_i8;
-  k.pack_tile_row = vnni::pack_tile_row;
-  k.pack_tile_columns = vnni::pack_tile_columns;
-  k.score_tile = vnni::score_tile;
-  return k;
-}
-
-constexpr Kernels with_icelake(Kernels k) {
-  k.scan_codes_additive = icelake::scan_codes_additive;
-  k.scan_codes_multiplicative = icelake::scan_codes_multiplicative;
-  k.scan_l1_u8 = icelake::scan_l1_u8;
-  k.scan_hamming = icelake::scan_hamming;
-  return k;
-}
-
 }  // namespace
 
 constexpr Kernels kAvx512Kernels = make_table("avx512", crc32c_sse42);
-constexpr Kernels kAvx512VnniKernels = with_vnni(kAvx512Kernels);
-constexpr Kernels kAvx512IcelakeKernels = with_icelake(kAvx512VnniKernels);
+constexpr Kernels kAvx512VnniKernels = vnni::with_tiles(vnni::with_dots(kAvx512Kernels));
+constexpr Kernels kAvx512IcelakeKernels = icelake::with_scans(kAvx512VnniKernels);
 
 }  // namespace annidx
 

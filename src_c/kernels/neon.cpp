@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/levels.h"
+#include "kernels/pack_table.h"
 
 #if ANNIDX_NEON
 
@@ -12,26 +13,7 @@
 namespace annidx {
 namespace {
 
-// bytes[mask]: where a packed vector's bytes come from, for the lanes set in mask, in order.
-struct PackTable {
-  std::uint8_t bytes[16][16];
-};
-
-constexpr PackTable make_pack_table() {
-  PackTable table{};
-  for (unsigned mask = 0; mask < 16; ++mask) {
-    unsigned n = 0;
-    for (unsigned lane = 0; lane < 4; ++lane) {
-      if (((mask >> lane) & 1u) == 0) continue;
-      for (unsigned byte = 0; byte < 4; ++byte) {
-        table.bytes[mask][n++] = static_cast<std::uint8_t>(4 * lane + byte);
-      }
-    }
-  }
-  return table;
-}
-
-constexpr PackTable kPackTable = make_pack_table();
+constexpr auto kPackTable = make_pack_table<4, 4>();
 
 // ---- sixteen floats in four registers ---------------------------------------------------------
 
@@ -198,7 +180,7 @@ inline std::size_t append16(const F32x16& scores, std::uint32_t mask, Slot slot,
 #pragma GCC unroll 4
   for (std::uint32_t i = 0; i < 4; ++i) {
     const std::uint32_t own = (mask >> (4 * i)) & 15u;
-    const uint8x16_t from = vld1q_u8(kPackTable.bytes[own]);
+    const uint8x16_t from = vld1q_u8(kPackTable.from[own]);
     const uint8x16_t slots = vreinterpretq_u8_u32(vaddq_u32(vdupq_n_u32(slot + 4 * i), lanes));
     const uint8x16_t packed = vqtbl1q_u8(vreinterpretq_u8_f32(scores.v[i]), from);
     vst1q_f32(out.scores + count, vreinterpretq_f32_u8(packed));
@@ -367,7 +349,7 @@ inline Bytes load_bytes_part(const void* p, std::size_t n) {
   return vld1q_s8(padded);
 }
 inline Bytes flip_bytes(Bytes a) { return veorq_s8(a, vdupq_n_s8(-128)); }
-inline Bytes broadcast4(const std::int8_t* p) {
+inline Bytes broadcast4(const void* p) {
   std::int32_t four;
   std::memcpy(&four, p, sizeof four);
   return vreinterpretq_s8_s32(vdupq_n_s32(four));
@@ -448,7 +430,9 @@ inline Sums dot4(Sums sums, Bytes rows, Bytes query) { return vdotq_s32(sums, ro
 
 #include "kernels/dots.inc"
 
-#include "kernels/tiles_neon_dot.inc"
+constexpr std::size_t kTileRowsAtOnce = 2;
+
+#include "kernels/tiles_dot.inc"
 
 }  // namespace dotprod
 }  // namespace
@@ -469,24 +453,11 @@ using namespace plain;
 
 #include "kernels/table.inc"
 
-#if ANNIDX_NEON_DOT
-constexpr Kernels with_dotprod(Kernels k) {
-  k.route_scores = dotprod::route_scores;
-  k.rerank_i8 = dotprod::rerank_i8;
-  k.rerank_u8 = dotprod::rerank_u8;
-  k.rotate_i8 = dotprod::rotate_i8;
-  k.pack_tile_row = dotprod::pack_tile_row;
-  k.pack_tile_columns = dotprod::pack_tile_columns;
-  k.score_tile = dotprod::score_tile;
-  return k;
-}
-#endif
-
 }  // namespace
 
 constexpr Kernels kNeonKernels = make_table("neon", crc32c_arm);
 #if ANNIDX_NEON_DOT
-constexpr Kernels kNeonDotKernels = with_dotprod(kNeonKernels);
+constexpr Kernels kNeonDotKernels = dotprod::with_tiles(dotprod::with_dots(kNeonKernels));
 #endif
 
 }  // namespace annidx
