@@ -97,50 +97,52 @@ class Reader:
         return int(out)
 
 
-def save_for_ever(index: annidx.Index, path: Path, started: int) -> None:
-    """What the victim does: tell of each save when it begins."""
+def work_for_ever(work: Callable[[int], None], generation: int, started: int) -> None:
+    """What the victim does: tell of each piece of work when it begins."""
     while True:
         os.write(started, b".")
-        index.save(path)
+        work(generation)
 
 
-def killed_saves(indexes: list[annidx.Index], path: Path, count: int) -> tuple[int, int]:
-    """Kill so many processes while they save; the file is whole after each.
+def killed(work: Callable[[int], None], found: Callable[[], int], count: int) -> tuple[int, int]:
+    """Kill so many processes while they write a generation; what is there is whole after each.
 
     Returns how many were killed before and after the moment at which the new file took over.
     """
     rng = random.Random(1)
-    before = time.perf_counter()
-    indexes[0].save(path)
-    whole_save_s = time.perf_counter() - before
-    old, replaced = 0, 0
-    for number in range(count):
-        generation = 1 + number % 3
+    whole_s = 0.0
+    for generation in (1, 2, 3, 0):
+        before = time.perf_counter()
+        work(generation)
+        whole_s = max(whole_s, time.perf_counter() - before)
+    old, replaced, last = 0, 0, 0
+    for _ in range(count):
+        generation = 1 + last % 3
         read_end, write_end = os.pipe()
         victim = os.fork()
         if victim == 0:
             try:
-                save_for_ever(indexes[generation], path, write_end)
+                work_for_ever(work, generation, write_end)
             finally:
                 os._exit(1)
         os.close(write_end)
         assert os.read(read_end, 1) == b"."
-        time.sleep(rng.uniform(0.0, 1.5 * whole_save_s))
+        time.sleep(rng.uniform(0.0, 1.5 * whole_s))
         os.kill(victim, signal.SIGKILL)
         status = os.waitpid(victim, 0)[1]
         os.close(read_end)
         assert os.WTERMSIG(status) == signal.SIGKILL
-        if generation_in(path) == generation:
-            replaced += 1
-        else:
-            old += 1
+        present = found()
+        assert present in (last, generation), "neither what was there nor what came"
+        replaced, old = replaced + (present == generation), old + (present == last)
+        last = present
     return old, replaced
 
 
 def check_killed_saves(indexes: list[annidx.Index], path: Path, count: int) -> None:
     indexes[0].save(path)
     reader = Reader(path)
-    old, replaced = killed_saves(indexes, path, count)
+    old, replaced = killed(lambda one: indexes[one].save(path), lambda: generation_in(path), count)
     read = reader.end()
     print(
         f"{count} saves killed: {old} before, {replaced} after the new file took over; {read} reads"
@@ -158,6 +160,89 @@ def test_saves_that_are_killed(indexes: list[annidx.Index], tmp_path: Path) -> N
 @pytest.mark.slow
 def test_many_saves_that_are_killed(indexes: list[annidx.Index], tmp_path: Path) -> None:
     check_killed_saves(indexes, tmp_path / "index.annidx", KILLED_MANY)
+
+
+class Day:
+    """A base and the changes of four generations: g hundred items are gone, as many equal g."""
+
+    def __init__(self, folder: Path, base: annidx.Index) -> None:
+        self.folder, self.base = folder, folder / "base.annidx"
+        base.save(self.base)
+        self.writers = [annidx.load(self.base) for _ in range(4)]
+        self.inputs = []
+        for generation, writer in enumerate(self.writers):
+            count = 100 * generation
+            if count:
+                writer.remove_items(np.arange(count))
+                writer.add_items(
+                    np.full((count, DIM), generation, np.float32), np.arange(count) + ITEMS
+                )
+            path = folder / f"input-{generation}"
+            writer.save_changes(path)
+            self.inputs.append(path)
+
+    def check(self, index: annidx.Index) -> int:
+        """Check to the last byte and item; tell the generation."""
+        index.verify()
+        ids = index.ids.tolist()
+        assert isinstance(ids, list) and len(ids) == ITEMS
+        count = ITEMS - sum(one < ITEMS for one in ids)
+        assert set(ids) == set(range(count, ITEMS + count)), "an item is lost"
+        generation = count // 100
+        vectors = index.get_vectors(ids)
+        assert (vectors[np.array(ids) >= ITEMS] == generation).all()
+        assert (vectors[np.array(ids) < ITEMS] == 0).all()
+        return generation
+
+    def save_changes(self, generation: int) -> None:
+        """Write the changes in the place of the present ones."""
+        self.writers[generation].save_changes(self.folder / "changes", n_jobs=1)
+
+    def in_changes(self) -> int:
+        """Tell the generation of base and changes."""
+        with annidx.load([self.base, self.folder / "changes"]) as index:
+            return self.check(index)
+
+    def merge(self, generation: int) -> None:
+        """Merge base and changes in the place of what was merged before."""
+        files = [self.base, self.inputs[generation]]
+        annidx.merge(files, out=self.folder / "merged", n_jobs=1)
+
+    def in_merged(self) -> int:
+        """Tell the generation of what was merged."""
+        with annidx.load(self.folder / "merged") as index:
+            return self.check(index)
+
+
+def check_killed_day(base: annidx.Index, folder: Path, job: str, count: int) -> None:
+    day = Day(folder, base)
+    work, found, name = {
+        "save_changes": (day.save_changes, day.in_changes, "changes"),
+        "merge": (day.merge, day.in_merged, "merged"),
+    }[job]
+    old, replaced = killed(work, found, count)
+    print(f"{count} of {job} killed: {old} before, {replaced} after the new file took over")
+    assert old + replaced == count
+    assert old > 0 and replaced > 0, "all were killed at the same place"
+    work(1)
+    assert found() == 1
+    expected = {name, "base.annidx", *(path.name for path in day.inputs)}
+    assert set(names_in(folder)) == expected, "what the killed ones left is still there"
+
+
+@pytest.mark.parametrize("job", ["save_changes", "merge"])
+def test_changes_and_merges_that_are_killed(
+    indexes: list[annidx.Index], tmp_path: Path, job: str
+) -> None:
+    check_killed_day(indexes[0], tmp_path, job, KILLED_QUICK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["save_changes", "merge"])
+def test_many_changes_and_merges_that_are_killed(
+    indexes: list[annidx.Index], tmp_path: Path, job: str
+) -> None:
+    check_killed_day(indexes[0], tmp_path, job, KILLED_MANY)
 
 
 # ---- calls of the system that fail ---------------------------------------------------------------
