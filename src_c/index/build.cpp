@@ -49,7 +49,10 @@ void Build::find_leaves() {
     leaf_of_row_ = encoder_.finder(plan_.n_threads, plan_.monitor)
                        .leaves_of(work_rows(), regions, partition_options());
   }
-  partitions_.push_back(lay_out_rows(leaf_of_row_, model_.division, model_.leaf_points));
+  // A part keeps the leaves of its model, by which it is routed and merged, however full.
+  const bool may_cut = plan_.kind == format::FileKind::index;
+  const std::uint64_t most = may_cut ? overfull_points(model_.leaf_points) : kMaxItems;
+  partitions_.push_back(lay_out_rows(leaf_of_row_, model_.division, model_.leaf_points, most));
   std::vector<std::uint32_t>().swap(leaf_of_row_);
   if (has_blocks()) order_blocks();
 }

@@ -660,7 +660,7 @@ std::uint64_t overfull_points(std::uint32_t leaf_points) noexcept {
 }
 
 Partition lay_out_rows(const std::vector<std::uint32_t>& leaf_of_row, const Division& division,
-                       std::uint32_t leaf_points) {
+                       std::uint32_t leaf_points, std::uint64_t most_points) {
   const std::uint32_t dim = division.dim;
   Partition partition;
   partition.dim = dim;
@@ -678,7 +678,7 @@ Partition lay_out_rows(const std::vector<std::uint32_t>& leaf_of_row, const Divi
     std::uint64_t at = first[leaf];
     do {
       const std::uint64_t left = first[leaf + 1] - at;
-      at += left > overfull_points(leaf_points) ? leaf_points : left;
+      at += left > most_points ? leaf_points : left;
       partition.centroids.insert(partition.centroids.end(), centroid, centroid + dim);
       partition.first.push_back(at);
       partition.origins.push_back(leaf);

@@ -89,10 +89,10 @@ class LeafFinder {
   std::unique_ptr<Parts> parts_;
 };
 
-// Rows by leaf, ascending within one. Overfull leaves are cut in row order (equal vectors cannot be
-// told apart); a leaf without rows stays.
+// Rows by leaf, ascending within one; a leaf without rows stays. Leaves of more than `most_points`
+// are cut in row order into pieces of `leaf_points` (equal vectors cannot be told apart).
 Partition lay_out_rows(const std::vector<std::uint32_t>& leaf_of_row, const Division& division,
-                       std::uint32_t leaf_points);
+                       std::uint32_t leaf_points, std::uint64_t most_points);
 
 // The first tree's points of a leaf that the aim allows: what exceeds it is cut.
 std::uint64_t overfull_points(std::uint32_t leaf_points) noexcept;

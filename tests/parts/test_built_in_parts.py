@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,44 @@ def vectors_for(metric: str, dtype: str, count: int = COUNT, seed: int = 1) -> A
 
 
 def encode_parts(folder: Path, vectors: Array, ids: list[str] | None, parts: int) -> list[Path]:
-    """Encode in a shuffled order, some parts twice."""
+    """Encode in a shuffled order, some parts twice, some after a worker was killed half way."""
     cuts = np.linspace(0, len(vectors), parts + 1).astype(int)
-    order = np.random.default_rng(parts).permutation(parts).tolist()
-    for part in [*order, *order[:2]]:
+    rng = np.random.default_rng(parts)
+    order = rng.permutation(parts).tolist()
+
+    def encode(part: int) -> None:
         begin, end = cuts[part], cuts[part + 1]
         own = None if ids is None else ids[begin:end]
         out = folder / f"{part}.annidx"
-        annidx.encode(folder / "model.annidx", vectors[begin:end], own, out=out)
+        annidx.encode(folder / "model.annidx", vectors[begin:end], own, out=out, n_jobs=1)
+
+    for place, part in enumerate([*order, *order[:2]]):
+        if place % 3 == 0:
+            kill_half_way(lambda part=part: encode(part), rng.uniform(0, 0.01))  # type: ignore[misc]
+        encode(part)
     return [folder / f"{part}.annidx" for part in range(parts)]
+
+
+def kill_half_way(work: Callable[[], None], seconds: float) -> None:
+    """Have a process do the work again and again, and kill it."""
+    if not hasattr(os, "fork"):
+        return
+    read_end, write_end = os.pipe()
+    victim = os.fork()
+    if victim == 0:
+        try:
+            os.write(write_end, b".")
+            while True:
+                work()
+        finally:
+            os._exit(1)
+    os.close(write_end)
+    assert os.read(read_end, 1) == b"."
+    time.sleep(seconds)
+    os.kill(victim, signal.SIGKILL)
+    status = os.waitpid(victim, 0)[1]
+    os.close(read_end)
+    assert os.WTERMSIG(status) == signal.SIGKILL
 
 
 @pytest.mark.parametrize("parts", [1, 7, pytest.param(64, marks=pytest.mark.slow)])
@@ -60,6 +90,24 @@ def test_parts_give_the_bytes_of_a_build(
     annidx.train(vectors, metric, dtype, seed=3).save(tmp_path / "model.annidx")
     paths = encode_parts(tmp_path, vectors, ids, parts)
     for path in [tmp_path / "model.annidx", *paths[:2]]:
+        annidx.verify(path)
+        format_reader.read(path, strict=True)
+    annidx.merge(paths, out=tmp_path / "merged.annidx")
+    assert (tmp_path / "merged.annidx").read_bytes() == (tmp_path / "whole.annidx").read_bytes()
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "angular", "hamming"])
+def test_parts_with_overfull_leaves_are_of_the_model(metric: str, tmp_path: Path) -> None:
+    """Equal vectors fall into one leaf, which a part keeps whole and an index cuts."""
+    vectors = vectors_for(metric, "float32", 12_000)
+    vectors[100:10_000] = vectors[7]
+    whole = annidx.Index(DIM, metric)
+    whole.add_items(vectors)
+    whole.build()
+    whole.save(tmp_path / "whole.annidx")
+    annidx.train(vectors, metric).save(tmp_path / "model.annidx")
+    paths = encode_parts(tmp_path, vectors, None, 2)
+    for path in paths:
         annidx.verify(path)
         format_reader.read(path, strict=True)
     annidx.merge(paths, out=tmp_path / "merged.annidx")

@@ -249,6 +249,28 @@ def test_drift_is_measured_and_told(tmp_path: Path) -> None:
     assert len(annidx.load(tmp_path / "out.annidx")) == 6_000
 
 
+def test_added_items_may_all_fall_into_one_leaf(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(9_000, 32)).astype(np.float32)
+    vectors[4_000:] = vectors[5] + 1e-3 * vectors[4_000:]
+    index = annidx.Index(32, "euclidean")
+    index.add_items(vectors[:4_000], np.arange(4_000))
+    index.build()
+    index.save(tmp_path / "base.annidx")
+    index.add_items(vectors[4_000:], np.arange(4_000, 9_000))
+    index.save_changes(tmp_path / "changes")
+    annidx.merge([tmp_path / "base.annidx", tmp_path / "changes"], out=tmp_path / "merged")
+    for again in (
+        annidx.load([tmp_path / "base.annidx", tmp_path / "changes"]),
+        annidx.load(tmp_path / "merged"),
+    ):
+        again.verify()
+        assert again.ids.tolist() == list(range(9_000))
+        np.testing.assert_array_equal(again.get_vectors(np.arange(9_000)), vectors)
+        found, distances = again.query(vectors[8_000], k=5, recall=0.99)
+        assert len(found) == 5 and (distances < 1).all()
+
+
 # ---- what goes along ---------------------------------------------------------------------------
 
 

@@ -42,16 +42,25 @@ for query in queries:
 index.query(queries, k=100, recall=0.99)
 print("asked", flush=True)
 sys.stdin.readline()
+count = len(index) // 100
+vectors = index.get_vectors(index.ids[:count])
+ids = np.arange(count) + len(index) + count * int(sys.argv[3])
+index.add_items(vectors, ids)
+index.remove_items(np.arange(count))
+for query in queries:
+    index.query(query, k=10)
+print("changed", flush=True)
+sys.stdin.readline()
 """
 
 
 class Worker:
     """A process that serves queries from a file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, number: int) -> None:
         self.path = path
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(path), str(DIM)],
+            [sys.executable, "-c", WORKER, str(path), str(DIM), str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -105,7 +114,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workers(path: Path) -> Iterator[list[Worker]]:
     """Eight processes that have imported annidx and wait."""
     with ExitStack() as stack:
-        started = [Worker(path) for _ in range(PROCESSES)]
+        started = [Worker(path, number) for number in range(PROCESSES)]
         for worker in started:
             stack.callback(worker.close)
         for worker in started:
@@ -123,3 +132,18 @@ def test_eight_processes_share_one_copy(workers: list[Worker], path: Path) -> No
     print(f"{PROCESSES} processes use {added / size:.2f} x the file of {size / 1e6:.0f} MB")
     assert added >= 0.9 * size  # they have all of it mapped and in memory
     assert added <= 1.25 * size
+
+
+def test_changes_cost_what_they_hold(workers: list[Worker], path: Path) -> None:
+    """Each process changes 1% of the index in memory: the base stays shared."""
+    for worker in workers:
+        worker.go_on()
+        worker.wait_for("asked")
+    shared = sum(worker.pss() for worker in workers)
+    for worker in workers:
+        worker.go_on()
+        worker.wait_for("changed")
+    added = (sum(worker.pss() for worker in workers) - shared) / PROCESSES
+    size = path.stat().st_size
+    print(f"1% of changes add {added / size:.2%} of the file of {size / 1e6:.0f} MB to a process")
+    assert added <= 0.1 * size
