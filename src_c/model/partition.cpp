@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "base/error.h"
 #include "base/tuning.h"
@@ -86,6 +87,29 @@ class HyperplaneTree {
   std::vector<std::uint32_t> leaf_regions_;
 };
 
+// A random point of a sample and the farthest of some others; null when all are the same.
+std::pair<const float*, const float*> distant_pair(const std::vector<float>& sample,
+                                                   std::uint32_t dim, Random random) {
+  const std::uint64_t count = sample.size() / dim;
+  const auto point = [&](std::uint64_t i) { return &sample[i * dim]; };
+  const float* first = point(random.below(count));
+  const float* second = nullptr;
+  float widest = 0.0f;
+  for (int attempt = 0; attempt < 16; ++attempt) {
+    const float* candidate = point(random.below(count));
+    const float apart = kernels().l2_squared_build_f32(first, candidate, dim);
+    if (apart > widest) {
+      widest = apart;
+      second = candidate;
+    }
+  }
+  for (std::uint64_t i = 0; widest == 0.0f && i < count; ++i) {
+    widest = kernels().l2_squared_build_f32(first, point(i), dim);
+    if (widest > 0.0f) second = point(i);
+  }
+  return {first, second};
+}
+
 HyperplaneTree::Split HyperplaneTree::two_means(const Node& node, std::uint64_t place) const {
   const std::uint32_t points = node.end - node.begin;
   const std::uint32_t count = std::min(points, tuning::kSplitSample);
@@ -96,25 +120,8 @@ HyperplaneTree::Split HyperplaneTree::two_means(const Node& node, std::uint64_t 
   }
   const auto point = [&](std::uint64_t i) { return &sample[i * dim_]; };
 
-  // Start from a random point and the farthest of some others.
-  Random random(seed_, place);
-  const float* first = point(random.below(count));
-  const float* second = first;
-  float widest = 0.0f;
-  for (int attempt = 0; attempt < 16; ++attempt) {
-    const float* candidate = point(random.below(count));
-    const float apart = kernels().l2_squared_build_f32(first, candidate, dim_);
-    if (apart > widest) {
-      widest = apart;
-      second = candidate;
-    }
-  }
-  for (std::uint32_t i = 0; widest == 0.0f && i < count; ++i) {
-    widest = kernels().l2_squared_build_f32(first, point(i), dim_);
-    second = point(i);
-  }
-  if (!(widest > 0.0f)) return {};
-
+  const auto [first, second] = distant_pair(sample, dim_, Random(seed_, place));
+  if (second == nullptr) return {};
   std::vector<float> low(first, first + dim_), high(second, second + dim_);
   std::vector<std::uint8_t> side(count, 2);
   Split split;
@@ -706,13 +713,10 @@ Division taken_leaves(const Lloyd& lloyd, std::uint32_t dim) {
   return division;
 }
 
-}  // namespace
-
-Division divide_space(const WorkRows& rows, const RowRoles& roles,
-                      const PartitionOptions& options) {
+// The sampled vectors, one after another.
+std::vector<float> load_sample(const WorkRows& rows, const Sample& sample,
+                               const PartitionOptions& options) {
   const std::uint32_t dim = rows.dim();
-  const Sample sample =
-      choose_sample(rows.size(), roles, sample_size(rows.size(), options.leaf_points));
   std::vector<float> matrix(sample.rows.size() * dim);
   parallel_for(
       options.n_threads, sample.rows.size(), 1024,
@@ -720,28 +724,39 @@ Division divide_space(const WorkRows& rows, const RowRoles& roles,
         rows.load(&sample.rows[begin], end - begin, &matrix[begin * dim]);
       },
       options.monitor);
+  return matrix;
+}
 
-  HyperplaneTree tree(matrix.data(), dim, options.seed, options.n_threads, options.monitor);
+// Until its leaves hold the sample's share of a leaf's points.
+void grow_over_sample(const WorkRows& rows, const Sample& sample, const PartitionOptions& options,
+                      HyperplaneTree* tree) {
   std::vector<std::uint32_t> order(sample.rows.size());
   std::iota(order.begin(), order.end(), 0);
   const double share = static_cast<double>(sample.rows.size()) / static_cast<double>(rows.size());
   const auto cap = static_cast<std::uint32_t>(
       std::max(8.0, std::ceil(static_cast<double>(options.leaf_points) * share)));
-  tree.grow(std::move(order), sample.region_first, cap);
+  tree->grow(std::move(order), sample.region_first, cap);
+}
 
+std::vector<std::uint32_t> leaves_of_rows(const HyperplaneTree& tree, const WorkRows& rows,
+                                          const RowRoles& roles, const PartitionOptions& options) {
   std::vector<std::uint32_t> leaf_of_row(rows.size());
   parallel_for(
       options.n_threads, rows.size(), 1024,
       [&](std::uint64_t begin, std::uint64_t end, unsigned) {
-        std::vector<float> vector(dim);
+        std::vector<float> vector(rows.dim());
         for (std::uint64_t row = begin; row < end; ++row) {
           rows.load_one(static_cast<Row>(row), vector.data());
           leaf_of_row[row] = tree.leaf_of(vector.data(), region_of(roles, row));
         }
       },
       options.monitor, "tree");
+  return leaf_of_row;
+}
 
-  // Starting centroids: means of the sample's leaves.
+// Means of the leaves of a tree over the sample.
+std::vector<float> sample_means(const HyperplaneTree& tree, const std::vector<float>& matrix,
+                                std::uint32_t dim) {
   std::vector<float> centroids(std::size_t{tree.leaf_count()} * dim);
   for (std::uint32_t leaf = 0; leaf < tree.leaf_count(); ++leaf) {
     const Node& node = tree.leaf(leaf);
@@ -751,6 +766,36 @@ Division divide_space(const WorkRows& rows, const RowRoles& roles,
                      &centroids[std::size_t{leaf} * dim], dim);
     }
   }
+  return centroids;
+}
+
+// Leaves of one group become a range.
+Division grouped(Division division, const PartitionOptions& options) {
+  const Grouping groups = group(division.centroids, division.dim, options);
+  if (groups.order.empty()) return division;
+  Division ordered;
+  ordered.dim = division.dim;
+  ordered.group_first = groups.first;
+  for (const std::uint32_t leaf : groups.order) {
+    const float* centroid = &division.centroids[std::size_t{leaf} * division.dim];
+    ordered.centroids.insert(ordered.centroids.end(), centroid, centroid + division.dim);
+    ordered.regions.push_back(division.regions[leaf]);
+  }
+  return ordered;
+}
+
+}  // namespace
+
+Division divide_space(const WorkRows& rows, const RowRoles& roles,
+                      const PartitionOptions& options) {
+  const std::uint32_t dim = rows.dim();
+  const Sample sample =
+      choose_sample(rows.size(), roles, sample_size(rows.size(), options.leaf_points));
+  std::vector<float> matrix = load_sample(rows, sample, options);
+  HyperplaneTree tree(matrix.data(), dim, options.seed, options.n_threads, options.monitor);
+  grow_over_sample(rows, sample, options, &tree);
+  std::vector<std::uint32_t> leaf_of_row = leaves_of_rows(tree, rows, roles, options);
+  std::vector<float> centroids = sample_means(tree, matrix, dim);
   std::vector<float>().swap(matrix);
 
   Lloyd lloyd(rows, roles, options, std::move(centroids), tree.leaf_regions(),
@@ -760,18 +805,7 @@ Division divide_space(const WorkRows& rows, const RowRoles& roles,
     lloyd.reassign();
     lloyd.update_centroids();
   }
-  Division division = taken_leaves(lloyd, dim);
-  const Grouping groups = group(division.centroids, dim, options);
-  if (groups.order.empty()) return division;
-  Division grouped;
-  grouped.dim = dim;
-  grouped.group_first = groups.first;
-  for (const std::uint32_t leaf : groups.order) {
-    const float* centroid = &division.centroids[std::size_t{leaf} * dim];
-    grouped.centroids.insert(grouped.centroids.end(), centroid, centroid + dim);
-    grouped.regions.push_back(division.regions[leaf]);
-  }
-  return grouped;
+  return grouped(taken_leaves(lloyd, dim), options);
 }
 
 // ---- finding leaves ------------------------------------------------------------------------
