@@ -182,8 +182,12 @@ def _replace(source: str, target: str) -> str | None:
             return None
         previous = _previous_of(target)
         with _kept(target) as kept:
-            os.replace(ready, target)  # may be the previous one, which then goes back
-            os.replace(kept, previous)
+            # The old file has its new name before the new one comes: a kill between loses none.
+            moves = [(kept, previous), (ready, target)]
+            if os.path.exists(previous) and os.path.samefile(ready, previous):
+                moves.reverse()  # the previous one goes back
+            for name, place in moves:
+                os.replace(name, place)
         _settle_folder(target)
     return previous
 

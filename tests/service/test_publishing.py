@@ -257,8 +257,10 @@ def test_a_rename_that_fails(folder: Path, calls: int, monkeypatch: pytest.Monke
         with pytest.raises(OSError, match="the disk is gone"):
             annidx.publish("new", "live")
     annidx.verify("live")
-    expected = {"live": OLD, "new": NEW} if calls == 0 else {"live": NEW}
-    assert content(folder) == expected
+    kept = {"live.previous": OLD} if calls == 1 else {}
+    assert content(folder) == {"live": OLD, "new": NEW, **kept}
+    annidx.publish("new", "live")
+    assert content(folder) == {"live": NEW, "live.previous": OLD}
 
 
 def test_what_a_killed_process_left_is_cleared(folder: Path) -> None:
