@@ -5,7 +5,7 @@ What a column of lists is as an array is decided in `containers`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,16 @@ from annidx.io.table import Ids, Selection, Table, column_number, ids_from_integ
 _Take = Callable[[str], Any]  # a column of a file, by its name
 
 
-def read_parquet(source: Source, wanted: Selection) -> Table:
-    """Read the vectors of a Parquet file, and the ids of a column."""
-    schema, take = _open_parquet(source)
+def read_parquet(source: Source, wanted: Selection, groups: Sequence[int] | None = None) -> Table:
+    """Read the vectors of a Parquet file, or of its row groups so numbered, and ids of a column."""
+    schema, take = _open_parquet(source, groups)
     return _read(source.name, schema, take, wanted)
+
+
+def parquet_groups(source: Source) -> list[int]:
+    """Tell how many rows each row group of a Parquet file has."""
+    metadata = _parquet_file(source).metadata
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
 def read_feather(source: Source, wanted: Selection) -> Table:
@@ -39,20 +45,27 @@ def read_feather_ids(source: Source) -> Ids:
     return _only_column(source.name, *_open_feather(source))
 
 
-def _open_parquet(source: Source) -> tuple[Any, _Take]:
+def _parquet_file(source: Source) -> Any:
     try:
         import pyarrow as arrow
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise _without_pyarrow(source, ".parquet") from error
     try:
-        file = parquet.ParquetFile(source.file())
+        return parquet.ParquetFile(source.file())
     except (arrow.ArrowException, OSError) as error:
         raise _unreadable(source, "Parquet", error) from error
 
+
+def _open_parquet(source: Source, groups: Sequence[int] | None = None) -> tuple[Any, _Take]:
+    file = _parquet_file(source)
+    import pyarrow as arrow
+
     def take(column: str) -> Any:
         try:
-            return file.read([column]).column(0)
+            if groups is None:
+                return file.read([column]).column(0)
+            return file.read_row_groups(list(groups), [column]).column(0)
         except (arrow.ArrowException, OSError) as error:
             raise _unreadable(source, "Parquet", error) from error
 

@@ -119,7 +119,7 @@ def read_tables(
     for path in paths:
         is_folder = os.fspath(path) != STANDARD_INPUT and os.path.isdir(path)
         found = False
-        for part in _parts_of(os.fspath(path)) if is_folder else [path]:
+        for part in parts_of(os.fspath(path)) if is_folder else [path]:
             source = Source.of(part)
             table = _read(source, wanted)
             if is_folder and len(table.vectors) == 0:
@@ -184,11 +184,11 @@ def _not_rows(source: Source, table: Table) -> InputError:
     return InputError(f"{source.name}: expected rows of vectors, an array (n, dim), found {found}")
 
 
-def _parts_of(folder: str) -> list[str]:
-    """List the Parquet files of a folder; names that begin with . or _ are not data."""
+def parts_of(folder: str, endings: tuple[str, ...] = (".parquet",)) -> list[str]:
+    """List the data files of a folder; names that begin with . or _ are not data."""
     found: list[str] = []
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] not in "._")
-        parts = [name for name in names if name.endswith(".parquet") and name[0] not in "._"]
+        parts = [name for name in names if name.endswith(endings) and name[0] not in "._"]
         found += [os.path.join(where, name) for name in parts]
     return sorted(found)

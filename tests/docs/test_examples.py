@@ -19,6 +19,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 EXPECTED = {
     "filtered_search": "in stock, not seen",
     "hourly_changes": "merged: 10,150 items in one file",
+    "luigi_pipeline": "live/tracks.annidx has 30,000 items",
     "nightly_build": "published 19,500 vectors, recall 0.9",
     "serve_many": "edition {'tuesday'}",
     "text_ids": "near guitar:",

@@ -105,5 +105,5 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             parallel.build(tmp_path / "no.npy", tmp_path / "o", metric="dot", executor=threads)
         np.save(tmp_path / "none.npy", VECTORS[:0])
-        with pytest.raises(ValueError, match="expected some rows"):
+        with pytest.raises(ValueError, match="expected rows of vectors"):
             parallel.build(tmp_path / "none.npy", tmp_path / "o", metric="dot", executor=threads)
