@@ -233,7 +233,9 @@ def warn_of_drift(info: dict[str, Any]) -> str | None:
     return None
 
 
-# Measured: data of the same distribution stay below 1.1.
-_MOST_DRIFT = 1.5
+# Measured by bench/living.py: data of the same distribution stay between 0.98 and 1.03. Of vectors
+# whose dimensions were put into another order, item factors show 1.26 (recall 0.97 where 0.95 is
+# asked), texts 1.33 (0.84), ORB 1.6 (0.75), SIFT 2.3 (0.80).
+_MOST_DRIFT = 1.2
 # Times the items that the leaves were made for.
 _MOST_GROWTH = 3.0
