@@ -71,10 +71,8 @@ LEAF = np.dtype(
 GROUP = np.dtype([("block", "<u4"), ("blocks", "<u4")])
 POINT = np.dtype(
     [("k", "<u4"), ("recall", "<f4")]
-    + [
-        (name, "<u4")
-        for name in ("opened", "candidates", "expanded", "rerank", "exact", "reserved")
-    ]
+    + [(name, "<u4") for name in ("opened", "candidates", "expanded", "rerank", "exact")]
+    + [("far_ratio", "<f4")]
 )
 TYPES: dict[str, Any] = {
     **dict.fromkeys(["slot_rows", "row_slots", "id_order", "tree_slots", "rotation_order"], "<u4"),
@@ -793,7 +791,7 @@ class IndexFile:
 
     def _check_curve(self) -> None:
         curve = self.array("curve")
-        require((curve["k"] >= 1).all() and not curve["reserved"].any(), "damaged: curve")
+        require((curve["k"] >= 1).all() and (np.isfinite(curve["far_ratio"]) & (curve["far_ratio"] >= 0)).all(), "damaged: curve")
         require(((curve["recall"] >= 0) & (curve["recall"] <= 1)).all(), "damaged: recall")
         pairs = [(int(point["k"]), float(point["recall"])) for point in curve]
         require(pairs == sorted(pairs), "damaged: the curve does not ascend")

@@ -247,6 +247,22 @@ inline constexpr std::size_t kBlocksAtOnce = 16;
 // Rounds of expanding the best candidates' neighbour lists. Source: simulations on exact distances;
 // a third adds little.
 inline constexpr std::uint32_t kExpansionRounds = 2;
+// The candidate whose distance tells how far a query lies from all items (search/reach.h).
+inline constexpr std::size_t kReachCandidates = 10;
+// A query is far when its reach exceeds what so large a share of the measuring queries has; nearer
+// to the median by kFarSlack of the way between.
+inline constexpr double kFarShare = 0.98;
+inline constexpr double kFarSlack = 0.1;
+// A far query goes as far as one for this many times fewer misses, and one kRemoteRatio times as
+// far out for kRemoteMisses times fewer. Source: means of 2 to 20 unrelated rows of SIFT and text,
+// which missed 5 to 8 times as much as was asked.
+inline constexpr double kFarMisses = 8.0;
+inline constexpr double kRemoteMisses = 20.0;
+inline constexpr float kRemoteRatio = 1.12f;
+// A far query scores at least so many vectors exactly, and re-ranks so many besides.
+inline constexpr std::uint64_t kFarExactPerNeighbour = 4;
+inline constexpr std::uint64_t kFarExactSpare = 16;
+inline constexpr std::uint64_t kFarRerank = 512;
 // Each time a query must widen, it inspects this many times more candidates.
 inline constexpr std::uint64_t kWidening = 4;
 // For k beyond the largest measured one, candidates grow with this power of k: on clustered data

@@ -210,7 +210,7 @@ struct CurvePoint {
   std::uint32_t expanded;    // of these, whose lists are read, a round
   std::uint32_t rerank;      // of all met, re-ranked by byte rows
   std::uint32_t exact;       // of these, scored by the vectors
-  std::uint32_t reserved;
+  float far_ratio;           // queries beyond it are far from all items (reach.h); 0: not told
 };
 static_assert(sizeof(CurvePoint) == 32);
 

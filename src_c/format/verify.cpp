@@ -590,7 +590,8 @@ class DeepCheck {
       require(point.k >= 1, "k of at least 1", "0");
       require(point.recall >= 0.0f && point.recall <= 1.0f, "a recall from 0 to 1",
               shown(point.recall));
-      require(point.reserved == 0, "a zero reserved field", shown(point.reserved));
+      require(std::isfinite(point.far_ratio) && point.far_ratio >= 0.0f,
+              "a finite far_ratio of at least 0", shown(point.far_ratio));
       if (i == 0) continue;
       const CurvePoint& before = points[i - 1];
       require(point.k >= before.k, "k ascending", shown(point.k) + " after " + shown(before.k));

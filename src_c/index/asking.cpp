@@ -94,27 +94,32 @@ void require_sets_fit(const Collection& loaded, const QueryOptions& options) {
   }
 }
 
-Setting choose_setting(const Part& part, const QueryOptions& options) {
+Efforts choose_efforts(const Part& part, const QueryOptions& options) {
   const LoadedImage& image = *part.image;
   const double recall = options.recall > 0.0
                             ? options.recall
                             : static_cast<double>(image.view().params.default_recall);
   if (options.exact || (options.search_k == 0 && recall >= 1.0)) {
-    return {image.items(), image.items(), 0, image.items(), image.items(), true};
+    Efforts everything;
+    everything.usual = {image.items(), image.items(), 0, image.items(), image.items(), true};
+    return everything;
   }
-  return options.search_k > 0
-             ? setting_for_candidates(part.curve, options.k, options.search_k, image.items())
-             : setting_for_recall(part.curve, options.k, recall, image.items());
+  if (options.search_k == 0) {
+    return efforts_for_recall(part.curve, options.k, recall, image.items());
+  }
+  Efforts bounded;
+  bounded.usual = setting_for_candidates(part.curve, options.k, options.search_k, image.items());
+  return bounded;
 }
 
 // By part.
-std::vector<Setting> settings_for(const Collection& all, const QueryOptions& options,
-                                  bool all_within) {
-  std::vector<Setting> settings;
+std::vector<Efforts> efforts_for(const Collection& all, const QueryOptions& options,
+                                 bool all_within) {
+  std::vector<Efforts> efforts;
   for (const Part& part : all.parts()) {
-    settings.push_back(all_within ? Setting{} : choose_setting(part, options));
+    efforts.push_back(all_within ? Efforts{} : choose_efforts(part, options));
   }
-  return settings;
+  return efforts;
 }
 
 class BatchQuery {
@@ -124,7 +129,7 @@ class BatchQuery {
              const Take& take)
       : loaded_(loaded),
         options_(options),
-        settings_(settings_for(loaded, options, all_within)),
+        efforts_(efforts_for(loaded, options, all_within)),
         all_within_(all_within),
         take_(take) {
     require_sets_fit(loaded, options);
@@ -144,7 +149,7 @@ class BatchQuery {
     }
     if (options_.excluded) request.excluded = options_.excluded[i];
     if (options_.leading) request.leading = options_.leading[i];
-    const std::vector<Neighbour>& found = loaded_.run(values, request, settings_, searcher);
+    const std::vector<Neighbour>& found = loaded_.run(values, request, efforts_, searcher);
     if (loaded_.id_kind() == IdKind::text) check_texts(loaded_, found);
     take_(i, found);
   }
@@ -152,7 +157,7 @@ class BatchQuery {
  private:
   const Collection& loaded_;
   const QueryOptions& options_;
-  std::vector<Setting> settings_;
+  std::vector<Efforts> efforts_;
   bool all_within_;
   const Take& take_;
 };

@@ -235,21 +235,22 @@ std::shared_ptr<const Collection::PartSets> Collection::split(const SlotSet& row
 }
 
 const std::vector<Neighbour>& Collection::run(const void* values, const Request& request,
-                                              const std::vector<Setting>& settings,
+                                              const std::vector<Efforts>& efforts,
                                               CollectionSearcher* searcher) const {
   if (single_) {
     Request own = request;
-    own.setting = settings[0];
+    own.setting = efforts[0].usual;
+    own.efforts = &efforts[0];
     return searcher->searcher_.run(single_->search(), values, own);
   }
   std::shared_ptr<const PartSets> sets;
   if (request.eligible) sets = split(*request.eligible);
-  searcher->ask_all(*this, values, request, settings, sets.get(), false);
+  searcher->ask_all(*this, values, request, efforts, sets.get(), false);
   std::uint64_t eligible = request.eligible ? request.eligible->count() : items_;
   if (request.excluded != kNoRow && request.is_eligible(request.excluded)) --eligible;
   const bool is_short = searcher->found_.size() < std::min(request.k, eligible);
   if (is_short && !request.has_radius) {
-    searcher->ask_all(*this, values, request, settings, sets.get(), true);
+    searcher->ask_all(*this, values, request, efforts, sets.get(), true);
   }
   return searcher->found_;
 }
@@ -280,14 +281,15 @@ void CollectionSearcher::take(const Part& part, const std::vector<Neighbour>& fo
 }
 
 void CollectionSearcher::ask_all(const Collection& all, const void* values, const Request& request,
-                                 const std::vector<Setting>& settings,
+                                 const std::vector<Efforts>& efforts,
                                  const Collection::PartSets* sets, bool everything) {
   found_.clear();
   for (const std::size_t at : all.order_) {
     const Part& part = all.parts_[at];
     if (part.count() == 0 || (sets && (*sets)[at].count() == 0)) continue;
     Request own = request_for(all, at, request, sets);
-    own.setting = settings[part.router];
+    own.setting = efforts[part.router].usual;
+    own.efforts = &efforts[part.router];
     own.setting.everything = own.setting.everything || everything;
     const bool is_routed = part.router != at && !request.has_radius && !own.setting.everything &&
                            own.leading == kNoRow &&

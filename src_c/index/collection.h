@@ -85,9 +85,9 @@ class Collection {
   Slot slot_of(Row row) const;
   Row row_of(Slot slot) const;
 
-  // The nearest of all parts, as Searcher finds them in one; settings: by part.
+  // The nearest of all parts, as Searcher finds them in one; efforts: by part.
   const std::vector<Neighbour>& run(const void* values, const Request& request,
-                                    const std::vector<Setting>& settings,
+                                    const std::vector<Efforts>& efforts,
                                     CollectionSearcher* searcher) const;
 
  private:
@@ -116,7 +116,7 @@ class CollectionSearcher {
  private:
   friend class Collection;
   void ask_all(const Collection& all, const void* values, const Request& request,
-               const std::vector<Setting>& settings, const Collection::PartSets* sets,
+               const std::vector<Efforts>& efforts, const Collection::PartSets* sets,
                bool everything);
   Request request_for(const Collection& all, std::size_t part, const Request& request,
                       const Collection::PartSets* sets) const;

@@ -105,6 +105,7 @@ struct Candidate {
   double cost;
   double recall;
   Setting setting;
+  float far_ratio;
 };
 
 // A kind of effort that a rung can have more of.
@@ -169,7 +170,7 @@ class CurveMeasurement {
                    std::size_t depths, HitTable* found) const;
   TraceDepths depths_for(const Setting& setting) const;
   void ask(std::uint64_t i, const std::vector<Setting>& settings, Searcher* searcher,
-           std::vector<HitTable>* tables) const;
+           std::vector<HitTable>* tables);
   std::vector<HitTable> measure(const std::vector<Setting>& settings, std::uint64_t asked,
                                 const char* stage);
   bool is_blocked() const noexcept { return view_.block_centroids != nullptr; }
@@ -180,6 +181,7 @@ class CurveMeasurement {
   std::vector<Candidate> cheapest(std::size_t k, const std::vector<Setting>& ladder,
                                   std::vector<HitTable>* tables) const;
   std::vector<format::CurvePoint> points_of(std::size_t k, std::vector<Candidate> front) const;
+  std::vector<float> far_ratios(std::size_t settings) const;
 
   const SearchView& view_;
   const CalibrationQueries& queries_;
@@ -191,6 +193,8 @@ class CurveMeasurement {
   std::vector<std::uint64_t> wanted_;        // min(k, items)
   std::vector<std::vector<double>> truths_;  // by query: keys of the k-th true neighbours, by k
   std::vector<Searcher> searchers_;          // a thread
+  std::vector<float> reaches_;     // by query and setting of the ladder; empty while it is climbed
+  std::vector<float> far_ratios_;  // by setting of the ladder
 };
 
 // In points scanned at 32 codes.
@@ -337,7 +341,7 @@ void CurveMeasurement::count_found(const std::vector<double>& truth,
 // What one query finds with each setting, of ascending effort. Once some have found all, so will
 // more effort.
 void CurveMeasurement::ask(std::uint64_t i, const std::vector<Setting>& settings,
-                           Searcher* searcher, std::vector<HitTable>* tables) const {
+                           Searcher* searcher, std::vector<HitTable>* tables) {
   searcher->begin_trace(view_, query(i), excluded(i));
   std::uint64_t all = 0;
   for (std::uint64_t wanted : wanted_) all += wanted;
@@ -355,6 +359,7 @@ void CurveMeasurement::ask(std::uint64_t i, const std::vector<Setting>& settings
       complete = now == all ? complete + 1 : 0;
     }
     (*tables)[s].add(found);
+    if (!reaches_.empty()) reaches_[i * settings.size() + s] = searcher->traced_reach();
   }
 }
 
@@ -467,7 +472,8 @@ std::vector<Candidate> CurveMeasurement::cheapest(std::size_t k, const std::vect
         Setting setting = ladder[s];
         setting.exact = exact_depth(ks_[k], e);
         setting.rerank = std::max<std::uint64_t>(plan_.depths.scan[r], setting.exact);
-        all.push_back({cost(setting), share_found((*tables)[s].at(k, r, e), k, count_), setting});
+        all.push_back({cost(setting), share_found((*tables)[s].at(k, r, e), k, count_), setting,
+                       far_ratios_[s]});
       }
     }
   }
@@ -480,7 +486,8 @@ std::vector<Candidate> CurveMeasurement::cheapest(std::size_t k, const std::vect
   return front;
 }
 
-format::CurvePoint point_of(std::uint32_t k, double recall, const Setting& setting) {
+format::CurvePoint point_of(std::uint32_t k, double recall, const Setting& setting,
+                            float far_ratio) {
   const auto narrow = [](std::uint64_t value) { return static_cast<std::uint32_t>(value); };
   return {k,
           static_cast<float>(recall),
@@ -489,7 +496,7 @@ format::CurvePoint point_of(std::uint32_t k, double recall, const Setting& setti
           narrow(setting.expanded),
           narrow(setting.rerank),
           narrow(setting.exact),
-          0};
+          far_ratio};
 }
 
 // At most kCurvePointsPerK of the front, spread by the logarithm of their misses.
@@ -516,10 +523,26 @@ std::vector<format::CurvePoint> CurveMeasurement::points_of(std::size_t k,
     most = most_of(most, candidate.setting);
     double recall = less_standard_error(candidate.recall, k);
     if (view_.multiplies_norm()) recall = std::max(0.0, 1.0 - (1.0 - recall) * tuning::kDotMisses);
-    points.push_back(point_of(ks_[k], recall, most));
+    points.push_back(point_of(ks_[k], recall, most, candidate.far_ratio));
   }
   points.resize(tuning::kCurvePointsPerK, points.back());
   return points;
+}
+
+// The reach that hardly one of the queries exceeds, by setting.
+std::vector<float> CurveMeasurement::far_ratios(std::size_t settings) const {
+  std::vector<float> ratios(settings, 0.0f);
+  if (count_ == 0) return ratios;
+  std::vector<float> reaches(count_);
+  const double last = static_cast<double>(count_ - 1);
+  for (std::size_t s = 0; s < settings; ++s) {
+    for (std::uint64_t i = 0; i < count_; ++i) reaches[i] = reaches_[i * settings + s];
+    std::sort(reaches.begin(), reaches.end());
+    const double far = reaches[static_cast<std::size_t>(last * tuning::kFarShare)];
+    const double median = reaches[count_ / 2];
+    ratios[s] = static_cast<float>(far - tuning::kFarSlack * (far - median));
+  }
+  return ratios;
 }
 
 std::vector<format::CurvePoint> CurveMeasurement::run() {
@@ -528,7 +551,9 @@ std::vector<format::CurvePoint> CurveMeasurement::run() {
   for (std::uint32_t k : ks_) wanted_.push_back(std::min<std::uint64_t>(k, view_.item_count));
   find_truth();
   const std::vector<Setting> ladder = climb();
+  reaches_.resize(count_ * ladder.size());
   std::vector<HitTable> tables = measure(ladder, count_, "recall curve");
+  far_ratios_ = far_ratios(ladder.size());
   std::vector<format::CurvePoint> curve;
   for (std::size_t k = 0; k < ks_.size(); ++k) {
     const std::vector<format::CurvePoint> points = points_of(k, cheapest(k, ladder, &tables));

@@ -145,6 +145,40 @@ Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::ui
   return everything(items);
 }
 
+Efforts efforts_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
+                           double recall, std::uint64_t items) {
+  Efforts efforts;
+  efforts.usual = setting_for_recall(curve, k, recall, items);
+  const std::vector<std::uint64_t> ks = measured_ks(curve);
+  if (ks.empty() || efforts.usual.everything) return efforts;
+  const auto above = std::lower_bound(ks.begin(), ks.end(), k);
+  const std::uint64_t measured_k = above == ks.end() ? ks.back() : *above;
+  const Points points(curve, measured_k);
+  // More effort finds nearer candidates, with whatever query: what is far is told by the same
+  // effort.
+  const format::CurvePoint* same =
+      std::find_if(points.begin(), points.end() - 1, [&](const format::CurvePoint& point) {
+        return point.candidates >= efforts.usual.candidates && point.opened >= efforts.usual.opened;
+      });
+  efforts.far_ratio = same->far_ratio;
+  Setting deepest = efforts.usual;
+  for (const format::CurvePoint& point : points) deepest = most_of(deepest, setting_of(point));
+  deepest = stretched(deepest, k, measured_k, items);
+  const auto with_misses_over = [&](double divisor) {
+    const double target = 1.0 - (1.0 - recall) / divisor;
+    const Setting found = setting_for_recall(curve, k, target, items);
+    Setting setting = found.everything ? deepest : most_of(efforts.usual, found);
+    // Of a far query all items are about equally far: estimates put few of the nearest first.
+    setting.exact = std::max(
+        setting.exact, std::min(items, tuning::kFarExactPerNeighbour * k + tuning::kFarExactSpare));
+    setting.rerank = std::max(setting.rerank, std::min(items, tuning::kFarRerank + setting.exact));
+    return setting;
+  };
+  efforts.far = with_misses_over(tuning::kFarMisses);
+  efforts.remote = with_misses_over(tuning::kRemoteMisses);
+  return efforts;
+}
+
 Setting setting_for_candidates(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
                                std::uint64_t search_k, std::uint64_t items) {
   if (search_k >= items) return everything(items);

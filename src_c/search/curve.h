@@ -16,6 +16,10 @@ namespace annidx {
 // kind.
 Setting setting_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
                            double recall, std::uint64_t items);
+// The same for queries of any reach: far ones as if fewer misses had been asked for, as far as the
+// curve was measured.
+Efforts efforts_for_recall(const std::vector<format::CurvePoint>& curve, std::uint64_t k,
+                           double recall, std::uint64_t items);
 // The setting that scans `search_k` candidates and ranks at least as deeply as the curve found
 // worth while for fewer; a scan of everything from `items` on.
 Setting setting_for_candidates(const std::vector<format::CurvePoint>& curve, std::uint64_t k,

@@ -26,9 +26,18 @@ inline Setting most_of(const Setting& a, const Setting& b) noexcept {
           std::max(a.exact, b.exact),       a.everything || b.everything};
 }
 
+// The work of a query, which it finds out itself by its reach (search/reach.h).
+struct Efforts {
+  Setting usual;
+  float far_ratio = 0.0f;  // the reach beyond which a query is far; 0: none is
+  Setting far;
+  Setting remote;  // of those much further out
+};
+
 struct Request {
   std::uint64_t k = 10;
   Setting setting;
+  const Efforts* efforts = nullptr;   // what to do instead should the query be far; null: the same
   const SlotSet* eligible = nullptr;  // null: all
   bool few_are_gone = false;  // what is not eligible is few points, of any place: leaves and blocks
                               // are chosen as if all were

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "base/tuning.h"
+#include "search/reach.h"
 #include "search/rerank.h"
 
 namespace annidx {
@@ -68,12 +69,42 @@ void Searcher::find_candidates(const SearchView& view, const Request& request, s
                              : *std::max_element(scores, scores + count);
 }
 
-void Searcher::approximate(const SearchView& view, const Request& request) {
+namespace {
+
+std::uint64_t exact_depth(const Request& request) noexcept {
   const std::uint64_t spare = request.excluded == kNoRow ? 0 : 1;
-  const std::uint64_t exact = std::max(request.setting.exact, request.k) + spare;
-  const std::uint64_t keep =
-      view.scan == Scan::codes ? std::max(request.setting.rerank + spare, exact) : exact;
-  find_candidates(view, request, keep);
+  return std::max(request.setting.exact, request.k) + spare;
+}
+
+// How many the scan keeps.
+std::uint64_t scan_depth(const SearchView& view, const Request& request) noexcept {
+  const std::uint64_t spare = request.excluded == kNoRow ? 0 : 1;
+  const std::uint64_t exact = exact_depth(request);
+  return view.scan == Scan::codes ? std::max(request.setting.rerank + spare, exact) : exact;
+}
+
+}  // namespace
+
+// Whether the candidates show a far query, which must look for more. Under a filter they say
+// nothing: what passes may be far of any query.
+bool Searcher::goes_further(const SearchView& view, Request* request) const {
+  const Efforts* efforts = request->efforts;
+  request->efforts = nullptr;
+  if (!efforts || !(efforts->far_ratio > 0.0f) || request->filter()) return false;
+  const float reach = reach_of(view, query_, leaves_, candidates_);
+  if (!(reach > efforts->far_ratio)) return false;
+  Request further = *request;
+  further.setting =
+      reach > efforts->far_ratio * tuning::kRemoteRatio ? efforts->remote : efforts->far;
+  request->setting = most_of(request->setting, under_filter(view, further));
+  return true;
+}
+
+void Searcher::approximate(const SearchView& view, Request* asked) {
+  const Request& request = *asked;
+  find_candidates(view, request, scan_depth(view, request));
+  if (goes_further(view, asked)) find_candidates(view, request, scan_depth(view, request));
+  const std::uint64_t exact = exact_depth(request);
   if (view.forest.trees.size() > 1) further_trees_.run(view, leaves_, request, &candidates_);
   if (view.row_scalars) rerank(view, query_, exact, pages_, &candidates_);
   exact_.score(view, query_, request, candidates_);
@@ -88,7 +119,7 @@ void Searcher::search_widening(const SearchView& view, const Request& request,
   attempt.k = wanted;
   attempt.setting = under_filter(view, request);
   for (;;) {
-    approximate(view, attempt);
+    approximate(view, &attempt);
     if (exact_.found().size() >= wanted) return;
     if (attempt.setting.candidates >= view.item_count) break;
     attempt.setting.candidates =
@@ -181,6 +212,7 @@ const std::vector<TracedCandidate>& Searcher::trace(const SearchView& view, cons
   request.setting = setting;
   find_candidates(view, request, depths.scan.back());
   const std::size_t scanned = candidates_.count();
+  traced_reach_ = reach_of(view, query_, leaves_, candidates_);
   if (view.forest.trees.size() > 1) further_trees_.run(view, leaves_, request, &candidates_);
   trace_.note_scan(candidates_, scanned, depths);
   if (view.row_scalars) score_by_byte_rows(view, query_, pages_, &candidates_);

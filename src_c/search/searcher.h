@@ -49,13 +49,16 @@ class Searcher {
   // exact.
   const std::vector<TracedCandidate>& trace(const SearchView& view, const Setting& setting,
                                             const TraceDepths& depths);
+  // The reach (search/reach.h) of the query by the last trace.
+  float traced_reach() const noexcept { return traced_reach_; }
   // Route scores of the first tree's leaves for the last query.
   void score_leaves(const SearchView& view, std::vector<float>* scores) const;
 
  private:
   void search(const SearchView& view, const Request& request);
   void find_candidates(const SearchView& view, const Request& request, std::uint64_t keep);
-  void approximate(const SearchView& view, const Request& request);
+  bool goes_further(const SearchView& view, Request* request) const;
+  void approximate(const SearchView& view, Request* request);
   void search_widening(const SearchView& view, const Request& request, std::uint64_t wanted);
 
   QueryForms query_;
@@ -71,6 +74,7 @@ class Searcher {
   TraceStage trace_;
   PageKeeper pages_;
   Slot traced_excluded_ = kNoRow;
+  float traced_reach_ = 0.0f;
   float scan_bound_ = 0.0f;  // of the last scan: the worst of as many scores as were wanted
   const std::uint8_t* routed_leaves_ = nullptr;  // of the view of the last run; null: none
 };

@@ -400,7 +400,7 @@ void fill(const Image& image, const Case& c, const Plan& plan, std::mt19937& ran
   fill_bytes(image, Section::byte_rows, random);
   for (std::uint32_t i = 0; i < image.params().curve_points; ++i) {
     image.array<CurvePoint>(Section::curve)[i] = {
-        i < 2 ? 1u : 10u, 0.5f + 0.25f * (i % 2), 80 * i, 10 * i, 2, 5, 3, 0};
+        i < 2 ? 1u : 10u, 0.5f + 0.25f * (i % 2), 80 * i, 10 * i, 2, 5, 3, 1.25f};
   }
 }
 
@@ -768,8 +768,9 @@ std::vector<Fault> planted_faults() {
        "recall ascending"},
       {"curve NaN", 0, [](const Image& i) { i.array<CurvePoint>(Section::curve)[1].recall = kNan; },
        "0 to 1"},
-      {"curve reserved", 0,
-       [](const Image& i) { i.array<CurvePoint>(Section::curve)[1].reserved = 1; }, "reserved"},
+      {"curve far ratio", 0,
+       [](const Image& i) { i.array<CurvePoint>(Section::curve)[1].far_ratio = -1.0f; },
+       "far_ratio"},
       {"gap", 0,
        [](const Image& i) {
          const SectionEntry& mean = i.entry(Section::mean);
