@@ -160,6 +160,23 @@ def test_the_default_target_is_the_one_given_to_build(rng: Rng) -> None:
     assert recalls[0] < 0.9
 
 
+def test_averages_of_unrelated_items_go_further(rng: Rng) -> None:
+    """Items on a sphere: averages lie within, with their neighbours all around (0.56 as usual)."""
+    places = rng.standard_normal((20_000, 12))
+    places /= np.linalg.norm(places, axis=1, keepdims=True)
+    points = places @ rng.standard_normal((12, 64)) + 0.1 * rng.standard_normal((20_000, 64))
+    index = annidx.Index(64, "euclidean")
+    index.add_items(points.astype(np.float32))
+    index.build()
+    chosen = points[rng.integers(len(points), size=(200, 20))]
+    averages = Asked(index, chosen.mean(axis=1).astype(np.float32), depth=10)
+    recalls = [averages.recall(10, recall=target) for target in (0.9, 0.95, 0.99)]
+    assert recalls == sorted(recalls)
+    assert recalls[1] > 0.8
+    # Effort that was given is kept to.
+    assert averages.recall(10, search_k=1_000) < 0.8
+
+
 def test_queries_from_elsewhere_set_the_target(rng: Rng) -> None:
     """Between the clusters neighbours are harder to find than within them."""
     points = as_kept(rng, clustered(rng, 10_000, 24), "euclidean", "float32")
