@@ -791,7 +791,11 @@ class IndexFile:
 
     def _check_curve(self) -> None:
         curve = self.array("curve")
-        require((curve["k"] >= 1).all() and (np.isfinite(curve["far_ratio"]) & (curve["far_ratio"] >= 0)).all(), "damaged: curve")
+        require(
+            (curve["k"] >= 1).all()
+            and (np.isfinite(curve["far_ratio"]) & (curve["far_ratio"] >= 0)).all(),
+            "damaged: curve",
+        )
         require(((curve["recall"] >= 0) & (curve["recall"] <= 1)).all(), "damaged: recall")
         pairs = [(int(point["k"]), float(point["recall"])) for point in curve]
         require(pairs == sorted(pairs), "damaged: the curve does not ascend")
