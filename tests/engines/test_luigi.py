@@ -317,6 +317,7 @@ def test_killed_pipelines_end_in_the_same_bytes(
     start = time.monotonic()
     assert ends_before_it_is_killed(place, 1, 300)
     usual = time.monotonic() - start
+    shutil.rmtree(place.work)
     killed = generation = kept = 0
     while killed < kills:
         generation += 1  # of another input, from the beginning
