@@ -84,7 +84,7 @@ void Build::order_blocks() {
       [&](std::uint64_t from, std::uint64_t to, unsigned worker) {
         Scratch& scratch = scratches[worker];
         for (std::uint64_t leaf = from; leaf < to; ++leaf) {
-          Row* rows = &tree.rows[tree.first[leaf]];
+          Row* rows = tree.rows.data() + tree.first[leaf];  // a model has none
           const auto count = static_cast<std::uint32_t>(tree.first[leaf + 1] - tree.first[leaf]);
           scratch.work.resize(std::size_t{count} * dim_);
           work_rows().load(rows, count, scratch.work.data());
