@@ -156,7 +156,7 @@ def _heading(document: Mapping[str, Any]) -> str:
         (
             f"Recall@{options['k']}; one query a call through Python on one core unless a column "
             f"says batch; builds with {options['threads']} threads; medians of "
-            f"{options['rounds']} interleaved rounds."
+            f"{options['rounds']} interleaved rounds; rates by {options['clock']} time."
         ),
     ]
     return "\n\n".join(lines)

@@ -60,6 +60,8 @@ class RunOptions:
     request_limit_seconds: float = 900.0
     every_setting: bool = False
     """Measure all settings, not only those near the contestant's front."""
+    processor_clock: bool = False
+    """Rates by processor time: for a machine that others use meanwhile."""
     kept_indexes: Path | None = None
     """Where built indexes stay for the next run; none: each run builds its own."""
 
@@ -260,6 +262,7 @@ def find_recalls(entry: Entry, child: Child, truth: Truth, options: RunOptions) 
             least_seconds=CALIBRATION_SECONDS,
         )
         reached = truth.recall_of(ids)
+        timing = by_clock(timing, options)
         entry.all_settings.append(MeasuredSetting(setting, reached, timing))
         if reached >= FULL_RECALL and not options.every_setting:
             complete.append(setting)
@@ -283,6 +286,10 @@ def _worth_measuring(measured: Sequence[MeasuredSetting]) -> list[MeasuredSettin
     ]
 
 
+def by_clock(timing: Timing, options: RunOptions) -> Timing:
+    return timing.by_processor() if options.processor_clock else timing
+
+
 def _measure_round(entry: Entry, child: Child, options: RunOptions) -> None:
     for measured in entry.settings:
         _, timing = child.ask(
@@ -291,7 +298,7 @@ def _measure_round(entry: Entry, child: Child, options: RunOptions) -> None:
             setting=measured.setting,
             least_seconds=options.least_seconds,
         )
-        measured.single.append(timing)
+        measured.single.append(by_clock(timing, options))
     for threads in range(1, options.threads + 1):
         for measured in _settings_for_batches(entry):
             _measure_batch(measured, child, threads, options)
@@ -315,4 +322,4 @@ def _measure_batch(
         cores=tuple(usable_cores()[-threads:]),
         least_seconds=options.least_seconds,
     )
-    measured.batch.setdefault(threads, []).append(timing)
+    measured.batch.setdefault(threads, []).append(by_clock(timing, options))

@@ -14,7 +14,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,10 @@ class Timing:
     queries_per_second: float
     core_share: float
     """Processor time over wall time: below 1, something else had the core."""
+
+    def by_processor(self) -> Timing:
+        """The rate by the processor time that was had, as if nothing else had wanted the core."""
+        return replace(self, queries_per_second=self.queries_per_second / self.core_share)
 
 
 @dataclass
