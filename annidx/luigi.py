@@ -21,7 +21,7 @@ import annidx
 from annidx._version import __version__
 from annidx.gate import RefusedError, judge
 from annidx.io import inputs
-from annidx.io.ranges import FileRows, files_of
+from annidx.io.ranges import FileRows, state_of
 from annidx.io.readers import read_table
 from annidx.units import encode_range, is_made, model_in, part_ranges, sampled, train_model
 
@@ -109,9 +109,8 @@ class _Step(luigi.Task):
 
     def _files(self) -> str:
         """Tell the input as it is now: names, sizes and times."""
-        listed = files_of(str(self.source)) + ([] if self.ids is None else [str(self.ids)])
-        stats = [(os.path.relpath(name, self.source), os.stat(name)) for name in listed]
-        return json.dumps([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+        ids = [] if self.ids is None else [str(self.ids)]
+        return json.dumps(state_of(str(self.source), *ids))
 
     def _rows(self) -> FileRows:
         ids = None if self.ids is None else str(self.ids)

@@ -15,7 +15,7 @@ from typing import Any
 from annidx._progress import Progress, reporter
 from annidx.index import Path
 from annidx.io import inputs
-from annidx.io.ranges import FileRows
+from annidx.io.ranges import FileRows, state_of
 from annidx.parts import merge
 from annidx.units import (
     IdReader,
@@ -80,7 +80,8 @@ def build(
         those of `Index.build`.
     work : path, optional
         Folder of the model and the parts; removed when the index is complete. Default: `out` with
-        ".parts" behind it. What a run that was killed left in it is taken up.
+        ".parts" behind it. What a run that was killed left in it is taken up, unless a file of the
+        source has changed since.
     seed : int, default 0
         As for `Index.build`.
     n_jobs : int, default 1
@@ -112,8 +113,11 @@ def build(
     parts = len(ranges)
     folder = where + ".parts" if work is None else inputs.file_path(work, "work")
     os.makedirs(folder, exist_ok=True)
-    _keep_plan(folder, {"rows": total, "metric": metric, "dtype": dtype, "parts": parts,
-                        "sample": sample, "seed": seed})  # fmt: skip
+    plan = {"rows": total, "metric": metric, "dtype": dtype, "parts": parts, "sample": sample,
+            "seed": seed, "columns": [vector_column, id_column]}  # fmt: skip
+    if isinstance(read, FileRows):
+        plan["files"] = state_of(read.path)
+    _keep_plan(folder, plan)
     model = os.path.join(folder, _MODEL)
     identity = model_in(model)
     if identity is None:

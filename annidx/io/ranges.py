@@ -18,7 +18,7 @@ from annidx.io.readers import parts_of, read_ids, read_table
 from annidx.io.source import InputError, Source
 from annidx.io.table import Ids, Selection, Table
 
-__all__ = ["FileRows", "files_of"]
+__all__ = ["FileRows", "files_of", "state_of"]
 
 _PARQUET = ".parquet"
 _MAPPED = (".npy", ".fvecs", ".bvecs", ".fbin", ".u8bin", ".i8bin")
@@ -42,6 +42,14 @@ def files_of(path: str) -> list[str]:
         listed = ", ".join(_ENDINGS)
         raise InputError(f"source: expected a file, or files in a folder, of {listed}, got {path}")
     return files
+
+
+def state_of(path: str, *beside: str) -> list[list[str | int]]:
+    """Tell the files of a source, and others beside it, as they are now: names, sizes and times."""
+    found = [(name, os.stat(name)) for name in [*files_of(path), *beside]]
+    return [
+        [os.path.relpath(name, path), status.st_size, status.st_mtime_ns] for name, status in found
+    ]
 
 
 class FileRows:

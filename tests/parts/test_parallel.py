@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -83,6 +84,31 @@ def test_a_killed_worker_costs_its_part_only(whole: bytes, tmp_path: Path) -> No
     with ThreadPoolExecutor(2) as threads:
         parallel.build(rows, out, executor=threads, n_parts=8, **how)
     assert out.read_bytes() == whole
+
+
+def test_parts_of_a_file_that_has_changed_since_are_not_taken_up(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", VECTORS)
+    out = tmp_path / "index.annidx"
+
+    def no_ids(first: int, last: int) -> list[str]:
+        raise RuntimeError("no ids yet")
+
+    def build(ids: Any) -> None:
+        with ThreadPoolExecutor(1) as threads:
+            parallel.build(
+                tmp_path / "x.npy", out, metric="euclidean", executor=threads, ids=ids, n_parts=2
+            )
+
+    with pytest.raises(RuntimeError, match="no ids yet"):
+        build(no_ids)
+    np.save(tmp_path / "x.npy", VECTORS[::-1])
+    os.utime(tmp_path / "x.npy", (1, 1))
+    with pytest.raises(ValueError, match="expected parts of"):
+        build(names)
+    shutil.rmtree(tmp_path / "index.annidx.parts")
+    build(names)
+    with annidx.load(out) as index:
+        assert np.array_equal(index.get_vectors(["t0"])[0], VECTORS[-1])
 
 
 def test_a_model_of_a_sample(tmp_path: Path) -> None:
