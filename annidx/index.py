@@ -416,10 +416,7 @@ class Index(ChangingIndex, GraphFace):
 
     def _metadata_json(self) -> str:
         if self._metadata is None:
-            try:
-                self._metadata = self._metadata_text().decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise FormatError(f"the metadata is damaged: not valid UTF-8: {error}") from None
+            self._metadata = self._metadata_text().decode("utf-8")
         return self._metadata
 
     @property

@@ -304,7 +304,8 @@ struct Bytes {
 };
 std::vector<std::byte> head_with(const View& view, const std::string& metadata, const Bytes& sets);
 std::uint64_t metadata_padding(const std::string& metadata) noexcept;
-void require_text(const std::string& metadata);  // Error(invalid_argument) unless it is UTF-8
+bool is_text(const std::string& metadata) noexcept;  // UTF-8
+void require_text(const std::string& metadata);      // Error(invalid_argument) unless it is UTF-8
 std::uint64_t head_bytes(const View& view) noexcept;
 std::uint64_t body_end(const View& view) noexcept;  // where the metadata section starts
 

@@ -79,9 +79,14 @@ void seal_image(std::byte* image, const Progress& progress) {
   header->header_crc = header_checksum(*header, table);
 }
 
-void require_text(const std::string& metadata) {
+bool is_text(const std::string& metadata) noexcept {
   const void* text = metadata.data();
-  if (first_bad_utf8(static_cast<const std::uint8_t*>(text), metadata.size()) != metadata.size()) {
+  const std::uint64_t bytes = metadata.size();
+  return first_bad_utf8(static_cast<const std::uint8_t*>(text), bytes) == bytes;
+}
+
+void require_text(const std::string& metadata) {
+  if (!is_text(metadata)) {
     throw Error(ErrorCode::invalid_argument, "metadata: expected UTF-8 text");
   }
 }

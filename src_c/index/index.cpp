@@ -383,7 +383,12 @@ std::string Index::metadata() const {
   const format::View& view = state_->base().view();
   const std::byte* text = view.section(format::Section::metadata);
   const std::uint64_t bytes = view.section_bytes(format::Section::metadata);
-  return std::string(static_cast<const char*>(static_cast<const void*>(text)), text ? bytes : 0);
+  std::string metadata(static_cast<const char*>(static_cast<const void*>(text)), text ? bytes : 0);
+  if (!format::is_text(metadata)) {
+    throw Error(ErrorCode::format,
+                state_->base().name() + " is damaged: section 'metadata': expected UTF-8 text");
+  }
+  return metadata;
 }
 
 // ---- named sets ------------------------------------------------------------------------------
