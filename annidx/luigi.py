@@ -140,7 +140,7 @@ class TrainModel(_Step):
         return _File(self._model, lambda path: is_made(path, None, 0, "model"))
 
     def run(self) -> None:
-        """Train."""
+        """Train the model."""
         target = self.output()
         target.makedirs()
         rows = self._rows()
@@ -164,7 +164,7 @@ class EncodePart(_Step):
         return _File(name, lambda path: is_made(path, model_in(self._model), last - first))
 
     def run(self) -> None:
-        """Encode."""
+        """Encode the part."""
         first, last = self._range()
         how = (self.n_jobs, self.memory_limit)
         encode_range(self._model, self._rows(), None, first, last, self.output().path, *how)
@@ -203,7 +203,7 @@ class MergeParts(_Whole):
         return _File(self._index, lambda path: is_made(path, model_in(self._model), total, "index"))
 
     def run(self) -> None:
-        """Merge."""
+        """Merge the parts."""
         parts = [part.path for part in self.input()]
         annidx.merge(
             parts, out=self._index, recall=self.recall, memory_limit=self.memory_limit, force=True
@@ -262,7 +262,7 @@ class GateIndex(_Gated):
         return self.live is None or _identity(str(self.live)) in (record["live_identity"], index)
 
     def run(self) -> None:
-        """Measure."""
+        """Measure, and refuse or pass."""
         live = None if self.live is None else str(self.live)
         names = ("least_recall", "margin", "agreement")
         how = {name: getattr(self, name) for name in names}

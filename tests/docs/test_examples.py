@@ -45,7 +45,7 @@ def test_example_runs(path: Path, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "PYTHONPATH": os.fspath(ROOT), "PYSPARK_PYTHON": sys.executable},
+        env={**os.environ, "PYSPARK_PYTHON": sys.executable},
     )
     assert done.returncode == 0, done.stderr
     assert EXPECTED[path.stem] in done.stdout

@@ -16,13 +16,9 @@ from annidx import parallel
 distributed = pytest.importorskip("distributed", reason="needs Dask: pip install 'annidx[dask]'")
 
 COUNT, DIM = 4_000, 12
-ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_processes_of_a_cluster_give_the_bytes_of_a_build(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.fspath(ROOT))
+def test_processes_of_a_cluster_give_the_bytes_of_a_build(tmp_path: Path) -> None:
     vectors = np.random.default_rng(1).standard_normal((COUNT, DIM), dtype=np.float32)
     np.save(tmp_path / "x.npy", vectors)
     deadly = tmp_path / "deadly"

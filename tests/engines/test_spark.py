@@ -27,7 +27,6 @@ from pyspark.sql import functions as sql
 
 from annidx import spark
 
-ROOT = Path(__file__).resolve().parents[2]
 COUNT, DIM = 3_000, 8
 VECTORS = np.random.default_rng(3).standard_normal((COUNT, DIM), dtype=np.float32)
 # Ids that are not in the order of the rows, and of which text has another order than numbers.
@@ -56,8 +55,6 @@ REPORT = {
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Any]:
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(ROOT)  # for the workers, which import annidx
     os.environ["PYSPARK_PYTHON"] = sys.executable
     master = os.environ.get("ANNIDX_SPARK_MASTER", "local[2,3]")  # a task may fail twice
     options = {
@@ -65,16 +62,12 @@ def session() -> Iterator[Any]:
         "spark.sql.shuffle.partitions": "3",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.executorEnv.PYTHONPATH": str(ROOT),
+        "spark.executorEnv.PYTHONPATH": os.environ["PYTHONPATH"],  # the annidx tested here
         "spark.log.level": "OFF",
     }
     made = SparkSession.builder.master(master).config(map=options).getOrCreate()
     yield made
     made.stop()
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
 
 
 def frame(session: Any, ids: Any = IDS, bad: bool = True) -> Any:

@@ -343,16 +343,16 @@ def test_a_missing_file_is_an_error_and_no_refusal(
 def test_what_the_system_would_not_open_is_tried_again(
     path: Path, live: FollowingIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_index, tries = follow.open_index, []
+    open_files, tries = follow.open_files, []
 
-    def scarce(where: str, **how: bool) -> annidx.Index:
+    def scarce(where: list[str], **how: bool) -> annidx.Index:
         tries.append(where)
         if len(tries) < 3:
-            raise OSError(24, "Too many open files", where)
-        return open_index(where, **how)
+            raise OSError(24, "Too many open files", where[0])
+        return open_files(where, **how)
 
     monkeypatch.setattr(follow, "RETRY_SECONDS", 2 * INTERVAL)
-    monkeypatch.setattr(follow, "open_index", scarce)
+    monkeypatch.setattr(follow, "open_files", scarce)
     publish(path, 2)
     wait_for(lambda: live.status()["generation"] == 2)
     assert len(tries) == 3 and live.status()["refused"] == []
@@ -561,14 +561,14 @@ def test_an_old_idset_keeps_no_follower_alive(path: Path) -> None:
 def test_a_file_that_comes_while_another_is_opened_is_met_again(
     path: Path, manual: FollowingIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    open_index = follow.open_index
+    open_files = follow.open_files
 
-    def late(where: str, **how: bool) -> annidx.Index:
-        monkeypatch.setattr(follow, "open_index", open_index)
+    def late(where: list[str], **how: bool) -> annidx.Index:
+        monkeypatch.setattr(follow, "open_files", open_files)
         publish(path, 3)
-        return open_index(where, **how)
+        return open_files(where, **how)
 
-    monkeypatch.setattr(follow, "open_index", late)
+    monkeypatch.setattr(follow, "open_files", late)
     publish(path, 2)
     assert manual.reload_if_changed() and generation_of(manual) == 3
     publish(path, 4)
