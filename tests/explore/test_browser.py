@@ -307,6 +307,7 @@ def test_filters_by_the_sets_of_the_file(open_page: OpenPage, sets_file: Path) -
         page.click("#seed")
         expect(page.locator("#playlist li")).to_have_count(20)
         assert all(one in even - low for one in page.locator("#playlist .clip").all_text_contents())
+        page.close()  # it asks again and again; its server goes
 
 
 # ---- trouble ----
@@ -522,6 +523,7 @@ def test_a_million_items(
             expect(page.locator("#speed-table tbody tr")).to_have_count(1, timeout=60_000)
 
         timed("the first measurement", measure)
+        page.close()  # it asks again and again; its server goes
 
 
 def test_only_vectors_of_another_dimension_are_refused(open_page: OpenPage, tmp_path: Path) -> None:
@@ -535,3 +537,4 @@ def test_only_vectors_of_another_dimension_are_refused(open_page: OpenPage, tmp_
         other.save(path)
         expect(page.locator("#news")).to_contain_text("another dim")
         expect(page.locator("#file-summary")).to_contain_text("100 items")
+        page.close()  # it asks again and again; its server goes
